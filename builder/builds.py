@@ -1,0 +1,118 @@
+"""The whole build: configuration to plan, plan to context, context to image."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+
+import docker
+from platformdirs import user_cache_path
+
+from . import buildkit, context, docker_engine, image, planner, wheels
+from .buildkit import Progress
+from .config import Config, parse_size
+from .console import console, human_bytes, note, phase
+from .errors import EnvironmentLacks, GateMissed, UsageError
+from .image import ImageReport
+from .plan import Plan
+from .planner import Inputs
+
+#: Installed wheels take about three times their download; a layer is written once more while it is exported.
+_WHEEL_GROWTH = 4
+
+
+def describe(config: Config, lock_file: Path) -> str:
+    """Return the plan, and the build command that would be run, as JSON."""
+    inputs = planner.resolve(config, lock_file)
+    plan = planner.make_plan(config, inputs)
+    command = buildkit.build_command(
+        buildkit.find_builder(), Path("CONTEXT"), config.tags, config.secrets, config.network, Path("IMAGE_ID_FILE")
+    )
+    return json.dumps({"plan": plan.model_dump(), "command": command}, indent=2)
+
+
+def build(config: Config, lock_file: Path, *, push: bool, progress: Progress) -> str:
+    """Build the configured image and return its digest reference.
+
+    Args:
+        config: what to build.
+        lock_file: the wheels' lock; written when something new was resolved and the build succeeded.
+        push: push every tag.
+        progress: how to show the build's steps.
+
+    Raises:
+        GateMissed: the image is larger than ``max_size``; it is there all the same, but not pushed.
+        WarmimageError: as the parts do.
+    """
+    if push and not config.tags:
+        raise UsageError("--push needs a tag to push", fix="--tag REGISTRY/NAME:TAG")
+    builder = buildkit.find_builder()
+    client = docker_engine.connect()
+    inputs = planner.resolve(config, lock_file)
+    plan = planner.make_plan(config, inputs)
+    _check_disk(client, plan, inputs)
+    cache = user_cache_path("warmimage")
+    cache.mkdir(parents=True, exist_ok=True)
+    # Beside the downloaded wheels, so that the context can hold them as hard links.
+    with tempfile.TemporaryDirectory(dir=cache, prefix="context-") as name:
+        folder = Path(name) / "context"
+        context.write(plan, inputs, folder)
+        with phase("image built"):
+            reference = buildkit.build(builder, folder, config.tags, config.secrets, config.network, progress)
+    wheels.write_lock(inputs.wheelset, lock_file)
+    report = image.inspect(client, reference)
+    _show_sizes(report)
+    if config.max_size and report.size_bytes > parse_size(config.max_size):
+        raise GateMissed(
+            "the image is larger than allowed", where="max_size", got=human_bytes(report.size_bytes),
+            expected=f"at most {config.max_size}", fix="see the table above for what takes the space",
+        )  # fmt: skip
+    if push:
+        with phase(f"pushed {', '.join(config.tags)}"):
+            reference = [docker_engine.push(client, tag) for tag in config.tags][0]
+    _show_next(config, plan, config.tags[0] if config.tags else reference)
+    return reference
+
+
+def _check_disk(client: docker.DockerClient, plan: Plan, inputs: Inputs) -> None:
+    """Refuse a build that the engine's disk cannot hold, where that disk is on this machine."""
+    root = Path(client.info()["DockerRootDir"])
+    if not root.is_dir():
+        return
+    needed = (plan.wheels.total_bytes * _WHEEL_GROWTH if plan.wheels else 0) + (
+        inputs.model.weight_bytes * 2 if plan.weights == "bake" else 0
+    )
+    free = shutil.disk_usage(root).free
+    if free < needed:
+        raise EnvironmentLacks(
+            "not enough disk space for the build", where=str(root), got=f"{human_bytes(free)} free",
+            expected=f"about {human_bytes(needed)}", fix="docker system prune, or enlarge the disk",
+        )  # fmt: skip
+
+
+def _show_sizes(report: ImageReport) -> None:
+    from rich.table import Table
+
+    table = Table("purpose", "size", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for purpose, size in report.sizes.items():
+        if size or purpose in ("base", "wheels", "bytecode", "entrypoint", "weights"):
+            table.add_row(purpose, human_bytes(size))
+    table.add_section()
+    table.add_row("image", human_bytes(report.size_bytes))
+    console().print(table)
+
+
+def _show_next(config: Config, plan: Plan, reference: str) -> None:
+    directory = shlex.quote(str(Path(config.model).absolute())) if Path(config.model).is_dir() else "DIR"
+    mount = f" -v {directory}:{plan.model.path}:ro" if plan.model.mounted else ""
+    gpus = " --gpus all" if plan.accelerator == "cuda" else ""
+    model_dir = f" --model-dir {directory}" if plan.model.mounted else ""
+    port = plan.engine.port
+    note("Next:")
+    note(f"  warmimage run {reference}{model_dir}{gpus}")
+    note(f"  docker run --rm{gpus} -p {port}:{port}{mount} {reference}")
+    note(f"  warmimage inspect {reference}")

@@ -1,0 +1,45 @@
+"""``warmimage build``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from .options import Given, takes_configuration
+
+
+def build(
+    given: Given,
+    push: Annotated[bool, typer.Option("--push", help="Push every tag, and print the registry's digest.")] = False,
+    progress: Annotated[
+        Literal["auto", "plain", "tty", "quiet"], typer.Option(help="How to show the build's steps.")
+    ] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Resolve and print the plan as JSON; build and write nothing.")
+    ] = False,
+) -> None:
+    """Build an image that serves a model with an unmodified engine, started sooner.
+
+    It never puts a mounted model's weights, or a secret, into the image.  The digest reference goes to standard output.
+
+    Examples:
+
+    \b
+      warmimage build --model ./my-model --engine transformers --accelerator cpu --tag my-model:1
+      warmimage build --model ./my-model --engine vllm --base-image vllm/vllm-openai:v0.33.0 --tag my-model:1
+      warmimage build --model Qwen/Qwen3-8B --weights bake --tag registry.example.com/qwen:1 --push
+    """
+    from .. import builds, configfile
+    from ..console import product
+
+    config = configfile.load(given.file, given.values, given.origins)
+    if dry_run:
+        product(builds.describe(config, given.lock_file))
+        return
+    product(builds.build(config, given.lock_file, push=push, progress=progress))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command()(takes_configuration(build))

@@ -1,0 +1,34 @@
+"""``warmimage init``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(help="Folder to write into.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a warmimage.yaml that is there.")] = False,
+) -> None:
+    """Write a commented warmimage.yaml, with the schema that editors check it by."""
+    from ..configfile import DEFAULT_FILE
+    from ..console import note, product
+    from ..errors import UsageError
+    from ..schema import FILE_NAME, config_file_text, schema_text
+
+    target = directory / DEFAULT_FILE
+    if target.exists() and not force:
+        raise UsageError(f"{target} is there already", fix="--force overwrites it")
+    if not directory.is_dir():
+        raise UsageError(f"{directory} is not a folder", fix=f"mkdir -p {directory}")
+    (directory / FILE_NAME).write_text(schema_text(), encoding="utf-8")
+    target.write_text(config_file_text(), encoding="utf-8")
+    product(str(target))
+    note(f"Next: name your model in {target}, then run: warmimage build")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command()(init)

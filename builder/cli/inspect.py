@@ -1,0 +1,29 @@
+"""``warmimage inspect``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def inspect(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="Reference or id of an image built by warmimage.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show an image's plan, labels, size by purpose, start tiers, and what this host would decline."""
+    from .. import docker_engine
+    from ..console import product
+    from ..host import declined
+    from ..image import inspect as read_back
+    from ..inspection import as_text, to_json
+
+    client = docker_engine.connect()
+    report = read_back(client, image)
+    host = declined(client, report.plan)
+    product(to_json(report, host) if as_json else as_text(report, host))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command()(inspect)

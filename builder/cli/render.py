@@ -1,0 +1,46 @@
+"""``warmimage render``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .options import Given, takes_configuration
+
+
+def render(
+    given: Given,
+    output_dir: Annotated[
+        Optional[Path], typer.Option("--output-dir", "-o", metavar="DIR", help="Write a complete build context here.")
+    ] = None,
+) -> None:
+    """Print the Dockerfile, or write a complete context that plain docker build builds.
+
+    Examples:
+
+    \b
+      warmimage render --model ./my-model --accelerator cpu
+      warmimage render --model ./my-model --output-dir context && docker build context
+    """
+    from .. import configfile, context, planner, wheels
+    from ..console import note, product
+    from ..render import dockerfile
+
+    config = configfile.load(given.file, given.values, given.origins)
+    inputs = planner.resolve(config, given.lock_file)
+    plan = planner.make_plan(config, inputs)
+    if output_dir is None:
+        product(dockerfile(plan))
+        return
+    context.write(plan, inputs, output_dir)
+    wheels.write_lock(inputs.wheelset, given.lock_file)
+    product(str(output_dir))
+    secrets = "".join(f" --secret {secret}" for secret in config.secrets)
+    note(f"Next: docker build --network {config.network}{secrets} {output_dir}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command()(takes_configuration(render))

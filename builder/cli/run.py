@@ -1,0 +1,63 @@
+"""``warmimage run``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def run(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="Reference or id of an image built by warmimage.")],
+    engine_args: Annotated[
+        Optional[list[str]], typer.Argument(metavar="[-- ENGINE ARGS]", help="Engine arguments, unchanged.")
+    ] = None,
+    model_dir: Annotated[
+        Optional[Path], typer.Option("--model-dir", metavar="DIR", help="Model directory to mount, read-only.")
+    ] = None,
+    port: Annotated[Optional[int], typer.Option(min=1, max=65535, help="Host port. Default: the server's own.")] = None,
+    host: Annotated[str, typer.Option(help="Host address to publish the port on.")] = "127.0.0.1",
+    gpus: Annotated[str, typer.Option(metavar="all|N|device=ID", help="GPUs to give the container.")] = "",
+    env: Annotated[
+        Optional[list[str]], typer.Option("--env", "-e", metavar="NAME=VALUE", help="Variable of the container.")
+    ] = None,
+    start: Annotated[
+        Optional[str], typer.Option(metavar="auto|preload|plain", help="Rung of the start-up ladder to begin with.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running when ready; print its id.")] = False,
+    name: Annotated[Optional[str], typer.Option(help="Name of the container.")] = None,
+) -> None:
+    """Run an image with the mounts, ports and privileges it needs, and say when the server is ready.
+
+    Ends with the container's exit code.
+
+    Examples:
+
+    \b
+      warmimage run my-model:1 --model-dir ./my-model
+      warmimage run my-model:1 --model-dir ./my-model --gpus all --port 9000 -- --max-model-len 4096
+    """
+    from .. import docker_engine, runner
+    from ..console import product
+    from ..errors import UsageError
+
+    environment = dict(entry.partition("=")[::2] for entry in env or [])
+    if "" in environment or any("=" not in entry for entry in env or []):
+        raise UsageError("a variable needs a name and a value", where="--env", expected="NAME=VALUE")
+    if start:
+        environment["WARMIMAGE_START"] = start
+    options = runner.Options(
+        model_dir=model_dir, port=port, host=host, gpus=gpus, environment=environment,
+        arguments=tuple(engine_args or ()), detach=detach, name=name,
+    )  # fmt: skip
+    started = runner.run(docker_engine.connect(), image, options)
+    if detach and started.code == 0:
+        product(started.container)
+    sys.exit(started.code)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command()(run)

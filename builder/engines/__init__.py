@@ -1,0 +1,63 @@
+"""The engines that images can be built for: adapters, which are data, found by name.
+
+Other distributions add theirs through the entry point group ``warmimage.engines``::
+
+    [project.entry-points."warmimage.engines"]
+    my-engine = "my_package:ADAPTER"
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from importlib.metadata import entry_points
+
+from ..errors import ConfigError
+from .adapter import EngineAdapter
+from .sglang import SGLANG
+from .transformers import TRANSFORMERS
+from .vllm import VLLM
+
+GROUP = "warmimage.engines"
+
+__all__ = ["EngineAdapter", "adapters", "get"]
+
+
+@cache
+def adapters() -> dict[str, EngineAdapter]:
+    """Return all adapters by name: the shipped ones, and those that other distributions register.
+
+    Raises:
+        ConfigError: a registered entry point is no adapter, or takes a shipped adapter's name.
+    """
+    found = {adapter.name: adapter for adapter in (TRANSFORMERS, VLLM, SGLANG)}
+    for point in entry_points(group=GROUP):
+        adapter = point.load()
+        if not isinstance(adapter, EngineAdapter) or adapter.name in found:
+            raise ConfigError(
+                f"engine {point.name!r} cannot be registered",
+                where=f"entry point {GROUP}: {point.name} = {point.value}",
+                got=f"the taken name {adapter.name!r}" if isinstance(adapter, EngineAdapter) else repr(type(adapter)),
+                expected="an EngineAdapter with a name of its own",
+                fix=f"pip uninstall {point.dist.name if point.dist else 'the distribution that registers it'}",
+            )
+        found[adapter.name] = adapter
+    return found
+
+
+def get(name: str, where: str = "engine") -> EngineAdapter:
+    """Return the adapter called ``name``.
+
+    Raises:
+        ConfigError: there is none; the message suggests the nearest name.
+    """
+    known = adapters()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        raise ConfigError(
+            f"unknown engine {name!r}",
+            where=where,
+            expected=", ".join(sorted(known)),
+            fix=f"--engine {near[0] if near else 'transformers'}",
+        )
+    return known[name]

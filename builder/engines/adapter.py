@@ -1,0 +1,78 @@
+"""What warmimage knows about an engine, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+#: Folder in the image whose entries, named as the model is served, link to the model.
+SERVED_DIRECTORY = "/opt/warmimage/served"
+
+
+@dataclass(frozen=True)
+class EngineAdapter:
+    """How one engine is installed, launched, watched and preloaded.
+
+    In ``command`` and ``model_modules``, ``{path}`` stands for the model's directory in the image, ``{name}`` for the
+    served model name, ``{port}`` for the port, ``{accelerator}`` for ``cuda`` or ``cpu``, ``{model_type}`` for the
+    model's type as its ``config.json`` names it.
+
+    Attributes:
+        name: the engine's name on the command line and in the plan.
+        distribution: Python distribution that an image must hold to be an image of this engine.
+        version: the version that ``compose`` installs by default.
+        requirements: per accelerator, the requirement lines of ``compose``; ``{version}`` is filled in.  An
+            accelerator that is not named can only be derived from an engine image.
+        python: Python versions that the engine's wheels support, as a version specifier.
+        command: the engine's own command line.
+        serves_by_name: whether the command's model argument is also the only model name the server answers to, so that
+            it is launched in a folder where that name is a link to the model.
+        environment: variables of the image that the engine needs to serve a local model.
+        import_environment: per accelerator, variables that keep the accelerator untouched while modules are imported.
+        health_path: HTTP path that answers 200 when the server is ready.
+        port_flags: flags that set the port.
+        unprobed_flags: flags after which readiness cannot be asked for over plain HTTP on that port.
+        quick_flags: flags after which the engine prints something and ends.
+        modules: the modules to preload, in load order.
+        model_modules: modules to preload for the model's architecture.
+        required_modules: those of ``modules`` without which an image is broken.
+        native_libraries: shared objects that use no Python, as patterns relative to ``sys.path`` entries, that may be
+            opened before the imports.
+        start_methods: the ``multiprocessing`` start methods that the engine accepts.
+        """
+
+    name: str
+    distribution: str
+    version: str
+    requirements: Mapping[str, tuple[str, ...]]
+    python: str
+    command: tuple[str, ...]
+    health_path: str
+    modules: tuple[str, ...]
+    required_modules: tuple[str, ...]
+    model_modules: tuple[str, ...] = ()
+    serves_by_name: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    import_environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    port_flags: tuple[str, ...] = ("--port",)
+    unprobed_flags: tuple[str, ...] = ()
+    quick_flags: tuple[str, ...] = ("--help", "-h", "--version")
+    native_libraries: tuple[str, ...] = ()
+    start_methods: tuple[str, ...] = ("spawn",)
+
+    @property
+    def directory(self) -> str:
+        """The working directory that the engine is started in."""
+        return SERVED_DIRECTORY if self.serves_by_name else "/"
+
+
+#: PyTorch's libraries that use no Python, largest first: what every engine here spends its first seconds mapping.
+TORCH_LIBRARIES = ("torch/lib/libtorch_cpu.so", "torch/lib/libtorch_cuda.so")
+
+#: Hides the GPU from imports, and lets PyTorch count devices without a CUDA context (measured on an H200: without the
+#: first two, importing vLLM leaves 48 threads and /dev/nvidia-uvm open).
+HIDE_GPU = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}

@@ -1,0 +1,23 @@
+"""``sglang.launch_server``."""
+
+from .adapter import HIDE_GPU, TORCH_LIBRARIES, EngineAdapter
+
+SGLANG = EngineAdapter(
+    name="sglang",
+    distribution="sglang",
+    version="0.5.23",
+    requirements={"cuda": ("sglang=={version}",)},
+    python=">=3.10,<3.14",
+    command=(
+        "python3", "-m", "sglang.launch_server", "--model-path", "{path}", "--served-model-name", "{name}",
+        "--host", "0.0.0.0", "--port", "{port}",
+    ),  # fmt: skip
+    environment={"HF_HUB_OFFLINE": "1"},
+    import_environment={"cuda": HIDE_GPU},
+    health_path="/health",
+    unprobed_flags=("--ssl-keyfile", "--ssl-certfile"),
+    modules=("torch", "transformers", "sglang.launch_server", "sglang.srt.entrypoints.http_server"),
+    required_modules=("torch", "sglang.launch_server"),
+    model_modules=("sglang.srt.models.{model_type}",),
+    native_libraries=TORCH_LIBRARIES,
+)

@@ -1,0 +1,29 @@
+"""``vllm serve``."""
+
+from .adapter import HIDE_GPU, TORCH_LIBRARIES, EngineAdapter
+
+VLLM = EngineAdapter(
+    name="vllm",
+    distribution="vllm",
+    version="0.33.0",
+    requirements={"cuda": ("vllm=={version}",)},  # the registry has no vLLM wheel for CPU under vLLM's own name
+    python=">=3.10,<3.14",
+    command=("vllm", "serve", "{path}", "--served-model-name", "{name}", "--host", "0.0.0.0", "--port", "{port}"),
+    environment={"HF_HUB_OFFLINE": "1"},
+    import_environment={"cuda": HIDE_GPU},
+    health_path="/health",
+    unprobed_flags=("--uds", "--ssl-keyfile", "--ssl-certfile", "--headless"),
+    quick_flags=("--help", "-h", "--version", "-v"),
+    modules=(
+        "torch",
+        "transformers",
+        "vllm.entrypoints.cli.main",
+        "vllm.entrypoints.openai.api_server",
+        "vllm.v1.engine.async_llm",
+        "vllm.v1.engine.core",
+    ),
+    required_modules=("torch", "vllm.entrypoints.cli.main"),
+    model_modules=("vllm.model_executor.models.{model_type}",),
+    native_libraries=TORCH_LIBRARIES,
+    start_methods=("spawn", "fork"),
+)

@@ -1,0 +1,109 @@
+"""What an image of ours says about itself: its plan, and its size by purpose."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+from docker.models.images import Image
+from pydantic import ValidationError
+
+from . import docker_engine
+from .errors import ConfigError
+from .plan import Plan
+
+PURPOSES = ("base", "steps", "wheels", "bytecode", "weights", "closure", "entrypoint", "settings")
+
+#: What marks a layer's purpose in the image's history: words of the template's instructions.
+_MARKS = (
+    ("wheels", re.compile(r"--requirement /wheels/requirements\.txt")),
+    ("bytecode", re.compile(r"/tmp/bytecode\.py")),
+    ("closure", re.compile(r"/tmp/record\.py")),
+    ("weights", re.compile(r"COPY model/ ")),
+    ("entrypoint", re.compile(r"COPY entrypoint/ |-m compileall ")),
+    ("steps", re.compile(r"^RUN .*sh -euc ")),
+)
+
+#: The template's first instruction: what is older belongs to the base image.
+_FIRST = re.compile(r"LABEL dev\.warmimage\.schema=")
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """An image read back.
+
+    Attributes:
+        reference: as it was asked for.
+        id: ``sha256:...``.
+        digests: digest references under which a registry holds it.
+        plan: the plan it was built from.
+        labels: all labels but the plan's.
+        size_bytes: its size.
+        sizes: bytes by purpose, in layer order; zero where a purpose has no layer.
+    """
+
+    reference: str
+    id: str
+    digests: tuple[str, ...]
+    plan: Plan
+    labels: dict[str, str]
+    size_bytes: int
+    sizes: dict[str, int]
+
+
+def inspect(client: docker.DockerClient, reference: str) -> ImageReport:
+    """Read an image back.
+
+    Raises:
+        WarmimageError: there is no such image.
+        ConfigError: it is not one of ours, or from a version with another plan.
+    """
+    with docker_engine.api_errors(f"cannot inspect {reference}"):
+        image = client.images.get(reference)
+        history = image.history()
+    labels = dict(image.labels)
+    return ImageReport(
+        reference=reference,
+        id=str(image.id),
+        digests=tuple(image.attrs.get("RepoDigests") or ()),
+        plan=plan_of(image, reference),
+        labels={name: value for name, value in sorted(labels.items()) if name != "dev.warmimage.plan"},
+        size_bytes=docker_engine.size_bytes(image),
+        sizes=sizes_by_purpose(history),
+    )
+
+
+def plan_of(image: Image, reference: str) -> Plan:
+    """Return the plan in an image's label.
+
+    Raises:
+        ConfigError: there is none, or one of another version.
+    """
+    text = image.labels.get("dev.warmimage.plan")
+    if not text:
+        raise ConfigError("not an image built by warmimage", where=reference, fix="warmimage build --model DIR")
+    try:
+        return Plan.model_validate_json(text)
+    except ValidationError as error:
+        version = image.labels.get("dev.warmimage.version", "unknown")
+        raise ConfigError(
+            "the image's plan is of another version", where=reference, got=f"warmimage {version}: "
+            f"{error.errors()[0]['msg']}", fix="build the image again",
+        ) from None  # fmt: skip
+
+
+def sizes_by_purpose(history: list[dict[str, Any]]) -> dict[str, int]:
+    """Return the bytes of each purpose's layers, from an image's history (the newest first)."""
+    sizes = dict.fromkeys(PURPOSES, 0)
+    own = True
+    for entry in history:
+        created_by = str(entry["CreatedBy"])
+        if not own:
+            sizes["base"] += int(entry["Size"])
+            continue
+        purpose = next((name for name, mark in _MARKS if mark.search(created_by)), "settings")
+        sizes[purpose] += int(entry["Size"])
+        own = not _FIRST.search(created_by)
+    return sizes

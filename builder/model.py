@@ -1,0 +1,170 @@
+"""The model: which one it is, whether it is whole, and what its configuration says."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from .config import Config
+from .console import phase, warn
+from .entrypoint.volume import WEIGHT_ENDINGS, VolumeError, missing_shards, weight_files
+from .errors import ConfigError, Problem, WarmimageError
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that an image is to serve.
+
+    Attributes:
+        reference: as the user named it; a directory by its name only, because where it lies is nobody's business.
+        name: the model name that the server answers to.
+        directory: where its files are on this machine; ``None`` when they are not here.
+        revision: the Hub commit, or ``None``.
+        architecture: first of ``architectures`` in its ``config.json``, or ``None`` when that could not be read.
+        model_type: ``model_type`` there, or ``None``.
+        weight_bytes: size of its weights in bytes, 0 when unknown.
+    """
+
+    reference: str
+    name: str
+    directory: Path | None
+    revision: str | None
+    architecture: str | None
+    model_type: str | None
+    weight_bytes: int
+
+
+def resolve(config: Config) -> Model:
+    """Find the configured model, on disk or on the Hub, and check what of it is here.
+
+    Raises:
+        ConfigError: no such model, or its files are incomplete.
+        WarmimageError: the Hub is needed and cannot be reached.
+    """
+    path = Path(config.model).expanduser()
+    if path.is_dir():
+        if config.revision:
+            raise ConfigError(
+                "a revision names a state of a Hub model", where="revision", got=f"the directory {config.model}",
+                expected="a Hub id", fix="remove --revision",
+            )  # fmt: skip
+        if config.weights == "download":
+            raise ConfigError(
+                "only a Hub model can be downloaded at start", where="weights",
+                got=f"the directory {config.model}", expected="a Hub id", fix="--weights mount or --weights bake",
+            )  # fmt: skip
+        return _local(config, path.resolve())
+    if path.exists() or config.model.startswith((".", "~", "/")) or config.model.count("/") > 1:
+        raise ConfigError(
+            "the model is not a directory", where="model", got=repr(config.model),
+            expected="a directory with config.json and weights, or a Hub id OWNER/NAME",
+        )  # fmt: skip
+    return _hub(config)
+
+
+def _local(config: Config, directory: Path) -> Model:
+    problems = list(check_directory(directory))
+    if problems:
+        raise ConfigError(problems)
+    described = _read_json(directory / "config.json")
+    size = sum(os.path.getsize(path) for path in weight_files(str(directory)))
+    return _described(config, directory.name, directory, None, described, size)
+
+
+def _described(
+    config: Config, reference: str, directory: Path | None, revision: str | None, described: dict[str, Any], size: int
+) -> Model:
+    architectures = described.get("architectures") or [None]
+    name = config.served_name or reference
+    return Model(reference, name, directory, revision, architectures[0], described.get("model_type"), size)
+
+
+def check_directory(directory: Path) -> Iterator[Problem]:
+    """Yield everything that is wrong with a model directory.
+
+    Reads the header of every safetensors shard, which proves its length, and the index, but no weights.
+    """
+    where = f"model: {directory}"
+    if not (directory / "config.json").is_file():
+        yield Problem(
+            "the model directory has no config.json", where=where, expected="a model as save_pretrained writes it",
+            fix="name the directory that holds config.json",
+        )  # fmt: skip
+    else:
+        try:
+            _read_json(directory / "config.json")
+        except ConfigError as error:
+            yield from error.problems
+    weights = [Path(path) for path in weight_files(str(directory))]
+    if not weights:
+        yield Problem("the model directory has no weights", where=where, expected=" or ".join(WEIGHT_ENDINGS))
+    try:
+        for shard in missing_shards(str(directory)):
+            yield Problem(
+                f"the index names a missing shard: {shard}", where=where, fix="copy or download the model again"
+            )
+    except VolumeError as error:
+        yield Problem(str(error), where=where, fix="copy or download the model again")
+    for path in weights:
+        if path.suffix != ".safetensors":
+            continue
+        try:
+            with safe_open(str(path), framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            yield Problem(
+                f"the shard {path.name} is damaged or cut off", where=where, got=f"{path.stat().st_size} bytes: {error}",
+                fix="copy or download the model again",
+            )  # fmt: skip
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            value = json.load(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path.name} cannot be read: {error}", where=f"model: {path.parent}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path.name} is not a JSON object", where=f"model: {path.parent}")
+    return value
+
+
+def _hub(config: Config) -> Model:
+    """Resolve a Hub id to a commit; offline, only a mounted model can go on without."""
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    try:
+        with phase(f"resolving {config.model} on the Hub"):
+            info = HfApi().model_info(config.model, revision=config.revision, files_metadata=True, timeout=20)
+            revision = str(info.sha)
+            described = _read_json(Path(hf_hub_download(config.model, "config.json", revision=revision)))
+        size = sum(item.size or 0 for item in info.siblings or [] if item.rfilename.endswith(".safetensors"))
+        directory = None
+        if config.weights == "bake":
+            with phase(f"downloading {config.model}"):
+                directory = Path(snapshot_download(config.model, revision=revision))
+    except HFValidationError as error:
+        raise ConfigError(f"not a Hub id: {config.model!r}", where="model", expected="OWNER/NAME", got=str(error)) from None
+    except RepositoryNotFoundError:
+        raise ConfigError(
+            f"the Hub has no model {config.model!r} that you may read", where="model", fix="hf auth login, or --model DIR"
+        ) from None
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        if config.weights != "mount":
+            raise WarmimageError(
+                f"the Hub cannot be reached, and weights={config.weights} needs {config.model}", where="model",
+                got=str(error).splitlines()[0][:200], fix="--model DIR with the files on this machine",
+            ) from None  # fmt: skip
+        warn(
+            f"the Hub cannot be reached: {config.model} stays at the revision that is mounted, and its architecture "
+            "is not preloaded; --model DIR names files on this machine"
+        )
+        revision, described, size, directory = config.revision or "", {}, 0, None
+    return _described(config, config.model, directory, revision or None, described, size)

@@ -1,0 +1,102 @@
+"""The plan: everything that an image is, resolved and frozen.  The templates' only input, and part of the image."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+#: Version of the plan's format; an image's label carries it.
+SCHEMA_VERSION = 1
+
+#: Where the model is in a container, whichever strategy brought it there.
+MODEL_PATH = "/model"
+
+
+class Frozen(BaseModel):
+    """A part of the plan."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EnginePlan(Frozen):
+    """How the engine is launched, watched and preloaded; the adapter's data with this model's values in place."""
+
+    name: str
+    version: str
+    command: tuple[str, ...]
+    args: tuple[str, ...]
+    directory: str
+    health_path: str
+    port: int
+    port_flags: tuple[str, ...]
+    unprobed_flags: tuple[str, ...]
+    quick_flags: tuple[str, ...]
+    modules: tuple[str, ...]
+    required_modules: tuple[str, ...]
+    native_libraries: tuple[str, ...]
+    import_environment: dict[str, str]
+
+
+class BasePlan(Frozen):
+    """The image that is started from."""
+
+    reference: str
+    image: str
+    digest: str | None
+    python: str
+    python_version: str
+    machine: str
+
+
+class WheelsPlan(Frozen):
+    """The wheels that compose installs; ``warmimage.lock`` names each."""
+
+    requirements: tuple[str, ...]
+    count: int
+    total_bytes: int
+    fingerprint: str
+    installer: str
+
+
+class ModelPlan(Frozen):
+    """The model that is served."""
+
+    reference: str
+    name: str
+    revision: str | None
+    architecture: str | None
+    path: str
+    mounted: bool
+    link: str | None
+
+
+class Plan(Frozen):
+    """Everything that an image is.
+
+    Attributes:
+        method: ``derive`` adds layers to an engine image, ``compose`` installs wheels on a Python image.
+        python: path of the engine's interpreter in the image.
+        weights: where weights come from.
+        tiers: the rungs of the start-up ladder that are baked in, from the fastest down.
+        start: the rung to begin with.
+        secrets: ids of the build secrets, never their values.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    tool_version: str
+    method: Literal["derive", "compose"]
+    accelerator: Literal["cuda", "cpu"]
+    engine: EnginePlan
+    base: BasePlan
+    wheels: WheelsPlan | None
+    model: ModelPlan
+    weights: Literal["mount", "bake", "download"]
+    python: str
+    tiers: tuple[str, ...]
+    start: str
+    user: int
+    environment: dict[str, str]
+    labels: dict[str, str]
+    run: tuple[str, ...]
+    secrets: tuple[str, ...]

@@ -1,0 +1,172 @@
+"""From configuration to plan: resolve the model, the base image and the wheels, then put them together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import __version__, base, docker_engine, engines, lock, model, wheels
+from .config import Config
+from .engines import EngineAdapter
+from .engines.adapter import SERVED_DIRECTORY
+from .entrypoint.tiers import TIERS
+from .errors import ConfigError
+from .plan import MODEL_PATH, BasePlan, EnginePlan, ModelPlan, Plan, WheelsPlan
+
+#: The virtual environment that compose installs the engine into.
+ENGINE_FOLDER = "/opt/engine"
+
+HOME = "/home/warmimage"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The resolved inputs of a plan, and where their files are on this machine."""
+
+    adapter: EngineAdapter
+    model: model.Model
+    base: base.Base
+    wheelset: wheels.Wheelset | None
+
+
+def resolve(config: Config, lock_file: Path) -> Inputs:
+    """Find everything that the configuration names.
+
+    Cheap and local checks come first, so that a typing error costs no download.
+
+    Raises:
+        ConfigError, EnvironmentLacks, WarmimageError: as the parts do.
+    """
+    adapter = engines.get(config.engine)
+    _check_method(config, adapter)
+    found = model.resolve(config)
+    client = docker_engine.connect()
+    start = base.resolve(config, adapter, client)
+    derive = config.method == "derive" or (config.method == "auto" and start.engine_version is not None)
+    wheelset = None
+    if not derive:
+        requirements = requirement_lines(config, adapter)
+        wheelset = wheels.resolve(requirements, wheels.Target.of(start), config.wheelhouse, lock_file)
+    return Inputs(adapter, found, start, wheelset)
+
+
+def _check_method(config: Config, adapter: EngineAdapter) -> None:
+    if config.method == "derive" and not config.base_image:
+        raise ConfigError(
+            "derive needs the engine image to start from", where="base_image",
+            fix=f"--base-image with an image of {adapter.name}",
+        )  # fmt: skip
+    if config.method == "derive" and (config.wheelhouse or config.requirements or config.engine_version):
+        key = next(name for name in ("wheelhouse", "requirements", "engine_version") if getattr(config, name))
+        raise ConfigError(
+            f"{key} belongs to compose: derive takes the engine as its image has it", where=key,
+            fix=f"remove {key}, or --method compose",
+        )  # fmt: skip
+    if config.method == "compose" or not config.base_image:
+        requirement_lines(config, adapter)
+
+
+def requirement_lines(config: Config, adapter: EngineAdapter) -> list[str]:
+    """Return what compose asks pip for.
+
+    Raises:
+        ConfigError: the engine cannot be composed for this accelerator.
+    """
+    lines = adapter.requirements.get(config.accelerator)
+    if lines is None:
+        raise ConfigError(
+            f"{adapter.name} cannot be composed from wheels for {config.accelerator}", where="accelerator",
+            got=config.accelerator, expected=" or ".join(sorted(adapter.requirements)),
+            fix=f"--base-image with an image of {adapter.name} for {config.accelerator}",
+        )  # fmt: skip
+    version = config.engine_version or adapter.version
+    return [*(line.format(version=version) for line in lines), *config.requirements]
+
+
+def make_plan(config: Config, inputs: Inputs, lock_file: lock.Lock | None = None) -> Plan:
+    """Put resolved inputs together; a pure function."""
+    adapter, found, start = inputs.adapter, inputs.model, inputs.base
+    locked = lock_file or (inputs.wheelset.lock if inputs.wheelset else None)
+    values = {
+        "path": MODEL_PATH,
+        "name": found.name,
+        "port": str(config.port),
+        "accelerator": config.accelerator,
+        "model_type": (found.model_type or "").replace("-", "_"),
+    }
+    version = start.engine_version or ""
+    if locked:
+        version = next(wheel.version for wheel in locked.wheels if wheel.name == adapter.distribution)
+    environment = {"HOME": HOME, "USER": "warmimage", **adapter.environment, **config.env}
+    if locked:
+        environment = {"PATH": f"{ENGINE_FOLDER}/bin:{start.path}", **environment}
+    model_modules = [module.format(**values) for module in adapter.model_modules] if found.model_type else []
+    return Plan(
+        tool_version=__version__,
+        method="compose" if locked else "derive",
+        accelerator=config.accelerator,
+        engine=EnginePlan(
+            name=adapter.name,
+            version=version,
+            command=tuple(word.format(**values) for word in adapter.command),
+            args=config.args,
+            directory=adapter.directory,
+            health_path=adapter.health_path,
+            port=config.port,
+            port_flags=adapter.port_flags,
+            unprobed_flags=adapter.unprobed_flags,
+            quick_flags=adapter.quick_flags,
+            modules=(*adapter.modules, *model_modules),
+            required_modules=adapter.required_modules,
+            native_libraries=adapter.native_libraries,
+            import_environment=dict(adapter.import_environment.get(config.accelerator, {})),
+        ),
+        base=BasePlan(
+            reference=start.reference, image=start.image, digest=start.digest, python=start.python,
+            python_version=start.python_version, machine=start.machine,
+        ),  # fmt: skip
+        wheels=_wheels_plan(locked) if locked else None,
+        model=ModelPlan(
+            reference=found.reference,
+            name=found.name,
+            revision=found.revision,
+            architecture=found.architecture,
+            path=MODEL_PATH,
+            mounted=config.weights == "mount",
+            link=f"{SERVED_DIRECTORY}/{found.name}" if adapter.serves_by_name else None,
+        ),
+        weights=config.weights,
+        python=f"{ENGINE_FOLDER}/bin/python" if locked else start.python,
+        tiers=tuple(tier.name for tier in TIERS),
+        start=config.start,
+        user=config.user,
+        environment=environment,
+        labels=_labels(config, adapter, found, start, version),
+        run=config.run,
+        secrets=tuple(secret.split(",")[0].removeprefix("id=") for secret in config.secrets),
+    )
+
+
+def _wheels_plan(locked: lock.Lock) -> WheelsPlan:
+    return WheelsPlan(
+        requirements=locked.requirements, count=len(locked.wheels), total_bytes=locked.total_bytes,
+        fingerprint=locked.fingerprint(), installer=locked.installer,
+    )  # fmt: skip
+
+
+def _labels(
+    config: Config, adapter: EngineAdapter, found: model.Model, start: base.Base, version: str
+) -> dict[str, str]:
+    labels = {
+        "org.opencontainers.image.title": found.name,
+        "org.opencontainers.image.description": f"{adapter.name} {version} serving {found.name}",
+        "org.opencontainers.image.base.name": start.image,
+        "org.opencontainers.image.base.digest": start.digest or "",
+        "dev.warmimage.version": __version__,
+        "dev.warmimage.engine": f"{adapter.name} {version}",
+        "dev.warmimage.model": found.reference,
+        "dev.warmimage.revision": found.revision or "",
+        "dev.warmimage.weights": config.weights,
+        "dev.warmimage.tiers": ",".join(tier.name for tier in TIERS),
+    }
+    return {**{name: value for name, value in labels.items() if value}, **config.labels}

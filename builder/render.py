@@ -1,0 +1,41 @@
+"""From plan to Dockerfile."""
+
+from __future__ import annotations
+
+import posixpath
+from functools import cache
+from importlib.resources import files
+
+import jinja2
+
+from . import quoting
+from .plan import Plan
+from .planner import ENGINE_FOLDER, HOME
+
+#: The product's own folder in an image.
+ROOT = "/opt/warmimage"
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Return the template environment: an undefined name is an error, and quoting is by filter, never by hand."""
+    made = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (files("warmimage.templates") / name).read_text(encoding="utf-8")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    made.filters.update(
+        dockerfile=quoting.dockerfile, shell=quoting.shell, exec_form=quoting.exec_form, dirname=posixpath.dirname
+    )
+    return made
+
+
+def dockerfile(plan: Plan) -> str:
+    """Return the plan's Dockerfile."""
+    return environment().get_template("Dockerfile.j2").render(
+        plan=plan, plan_json=plan.model_dump_json(), root=ROOT, home=HOME, engine_folder=ENGINE_FOLDER,
+        base_python=plan.base.python,
+    )  # fmt: skip

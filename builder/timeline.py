@@ -1,0 +1,92 @@
+"""Read a container's timeline: its events, and the phases that they bound."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from docker.errors import APIError, NotFound
+from docker.models.containers import Container
+
+from .entrypoint.timeline import DEFAULT_PATH
+
+Event = dict[str, Any]
+
+#: What ends each phase of a start; a phase begins where the one before it ended.
+_PHASES = (
+    ("container", "started", "created to PID 1's first line"),
+    ("checks", "tier.started", "model volume, prefetch begun, tier chosen"),
+    ("interpreter", "engine.entered", "the engine's interpreter, up to its own first line (tier preload)"),
+    ("imports", "engine.listening", "imports and configuration, up to the first accepted connection"),
+    ("model", "ready", "up to the first healthy answer"),
+)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a start.
+
+    Attributes:
+        name: one word.
+        seconds: how long it took.
+        meaning: what it is.
+    """
+
+    name: str
+    seconds: float
+    meaning: str
+
+
+def parse(lines: Iterable[str]) -> list[Event]:
+    """Return the events of a JSON-lines timeline; a line cut off by the container's end is left out."""
+    events = []
+    for line in lines:
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    return events
+
+
+def fetch(container: Container, path: str = DEFAULT_PATH) -> list[Event]:
+    """Return the timeline of a container, running or ended; empty where there is none."""
+    try:
+        chunks, _ = container.get_archive(path)
+    except (NotFound, APIError):
+        return []
+    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+        member = archive.extractfile(archive.getmembers()[0])
+        return parse(member.read().decode(errors="replace").splitlines()) if member else []
+
+
+def phases(events: Sequence[Event], created: float | None = None) -> list[Phase]:
+    """Return the phases of the start that ended in ``ready``, in order.
+
+    Args:
+        events: the timeline.
+        created: wall-clock time in seconds at which the container was asked for, on the clock of its host.
+    """
+    # A tier that failed began its own phases: those of the last one count, and lie after the failure.
+    last = max((index for index, event in enumerate(events) if event["event"] == "tier.failed"), default=-1)
+    times = {event["event"]: event["t"] for event in events[:1]}
+    for event in events[last + 1 :]:
+        times.setdefault(event["event"], event["t"])
+    found = []
+    first = events[0] if events else {}
+    before = first["t"] - (first["wall"] - created) if created and first else None
+    for name, end, meaning in _PHASES:
+        if end not in times:
+            continue
+        if before is not None:
+            found.append(Phase(name, times[end] - before, meaning))
+        before = times[end]
+    return found
+
+
+def find(events: Iterable[Event], name: str) -> list[Event]:
+    """Return the events called ``name``."""
+    return [event for event in events if event["event"] == name]

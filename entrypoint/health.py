@@ -1,0 +1,42 @@
+"""The image's HEALTHCHECK: exit code 0 when the server answers its health path, 1 when it does not.
+
+Takes the port from PID 1's own arguments, so ``docker run IMAGE --port 9000`` is checked where it listens.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import sys
+
+if not __package__:
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    __package__ = "entrypoint"
+
+from .settings import PLAN, load
+
+
+def pid1_arguments() -> list[str]:
+    """Return the engine arguments of PID 1: what follows the entrypoint's folder on its command line."""
+    with open("/proc/1/cmdline", "rb") as file:
+        words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+    folder = os.path.dirname(os.path.abspath(__file__))
+    return words[words.index(folder) + 1 :] if folder in words else []
+
+
+def main(plan: str = PLAN) -> int:
+    """Ask once and return the exit code."""
+    settings = load(pid1_arguments(), dict(os.environ), "", plan)
+    connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=4)
+    try:
+        connection.request("GET", settings.engine["health_path"])
+        status = connection.getresponse().status
+    except OSError as error:
+        print(f"not answering on port {settings.port}: {error}")
+        return 1
+    print(f"HTTP {status}")
+    return 0 if status == 200 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

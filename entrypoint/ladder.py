@@ -1,0 +1,106 @@
+"""The start-up ladder: try tiers from the fastest down until one brings the server up."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Sequence
+
+from .probe import HealthProbe
+from .settings import Settings
+from .supervisor import Outcome, Supervisor
+from .tiers import TIERS, Plain, Tier
+from .timeline import Timeline, say
+
+#: Exit code by which command-line parsers (argparse, click) refuse an argument: no other tier would take it either.
+EXIT_USAGE = 2
+
+
+class Ladder:
+    """Climbs down from the rung asked for.
+
+    Args:
+        settings: what this start is to do.
+        timeline: where its events go.
+        supervisor: runs the engine.
+        tiers: the rungs, from the fastest down; the last one never declines.
+    """
+
+    def __init__(
+        self, settings: Settings, timeline: Timeline, supervisor: Supervisor, tiers: Sequence[Tier] = TIERS
+    ) -> None:
+        self._settings = settings
+        self._timeline = timeline
+        self._supervisor = supervisor
+        self._tiers = tiers
+        self._declined: list[str] = []
+
+    def start(self, began: float) -> int:
+        """Start the engine in the best tier that works, stay until it ends, and return the container's exit code.
+
+        Args:
+            began: monotonic time in seconds at which the container's PID 1 began.
+        """
+        retried = False
+        code = 0
+        for tier in self._rungs():
+            reason = tier.decline(self._settings)
+            if reason:
+                self._decline(tier.name, reason)
+                continue
+            outcome = self._run(tier, began)
+            code = outcome.code
+            if retried or not worth_retrying(tier, outcome):
+                return code
+            retried = True
+            self._timeline.event("tier.failed", tier=tier.name, reason=str(outcome))
+            say(f"{tier.name} failed: the engine {outcome} before it was ready; trying the next tier")
+        return code
+
+    def _rungs(self) -> list[Tier]:
+        """Return the tiers to try: those baked in, from the one asked for down to ``plain``."""
+        baked = [tier for tier in self._tiers if tier.name in self._settings.plan["tiers"] or isinstance(tier, Plain)]
+        names = [tier.name for tier in baked]
+        start = self._settings.start
+        if start == "auto":
+            return baked
+        if start in names:
+            return baked[names.index(start) :]
+        self._decline(start, f"WARMIMAGE_START names no tier of this image, which has {', '.join(names)}")
+        return baked
+
+    def _decline(self, tier: str, reason: str) -> None:
+        self._declined.append(tier)
+        self._timeline.event("tier.declined", tier=tier, reason=reason)
+        say(f"{tier} skipped: {reason}")
+
+    def _run(self, tier: Tier, began: float) -> Outcome:
+        settings = self._settings
+        reason = settings.quick or settings.unprobed
+        probe = None if reason else HealthProbe(settings.port, settings.engine["health_path"])
+        if settings.unprobed:
+            self._timeline.event("probe.declined", reason=settings.unprobed)
+            say(f"ready not reported: {settings.unprobed}")
+        self._timeline.event("tier.started", tier=tier.name, port=settings.port)
+
+        def on_ready(seconds: float) -> None:
+            total = time.monotonic() - began
+            self._timeline.event("ready", tier=tier.name, seconds=round(total, 3), engine_seconds=round(seconds, 3))
+            self._supervisor.stop_helpers()
+            declined = f"; skipped: {', '.join(self._declined)}" if self._declined else ""
+            say(f"ready in {total:.2f} s (tier {tier.name}{declined})")
+
+        return self._supervisor.run(
+            tier.command(settings), settings.environment, settings.directory, probe, on_ready
+        )
+
+
+def worth_retrying(tier: Tier, outcome: Outcome) -> bool:
+    """Return whether the next tier should be tried after this one's engine has ended.
+
+    Only a failure that an optimisation could have caused: one before the server was ready, which nobody asked for,
+    and which is neither the engine's refusal of an argument nor a kill from outside.
+    """
+    if isinstance(tier, Plain) or outcome.ready or outcome.stopped:
+        return False
+    return outcome.signal != signal.SIGKILL and outcome.code not in (0, EXIT_USAGE)

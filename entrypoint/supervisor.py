@@ -1,0 +1,231 @@
+"""PID 1: starts the engine, passes signals on, reaps orphans, sees when the server is ready, ends with its exit code.
+
+One thread and one event loop; everything that could block is a child process or a non-blocking socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .probe import HealthProbe
+from .timeline import Timeline, say
+
+#: Signals that are about this process itself, or that a process raises against itself; all others are passed on.
+OWN_SIGNALS = {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS,
+}  # fmt: skip
+
+#: Signals by which a person or a runtime asks a server to stop.
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the engine's process ended.
+
+    Attributes:
+        status: its wait status.
+        ready: whether the server had become ready.
+        stopped: whether a stop signal had been passed on to it.
+        seconds: time from its start to its end.
+    """
+
+    status: int
+    ready: bool
+    stopped: bool
+    seconds: float
+
+    @property
+    def signal(self) -> int:
+        """The number of the signal that killed it, or 0."""
+        return os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else 0
+
+    @property
+    def code(self) -> int:
+        """The container's exit code: the engine's own, or 128 + signal as shells and container runtimes count."""
+        return 128 + self.signal if self.signal else os.WEXITSTATUS(self.status)
+
+    def __str__(self) -> str:
+        if self.signal:
+            return f"was killed by {signal.Signals(self.signal).name}"
+        return f"ended with exit code {self.code}"
+
+
+class Supervisor:
+    """Runs one engine process at a time, and helpers beside it, as PID 1 of a container.
+
+    Args:
+        timeline: where its events go.
+    """
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._pending: list[int] = []
+        self._helpers: dict[int, str] = {}
+        self._engine = 0
+        self._stopped = False
+        self._wakeup, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in signal.valid_signals() - OWN_SIGNALS | {signal.SIGCHLD}:
+            with contextlib.suppress(OSError):  # the two signals that the C library keeps for itself
+                signal.signal(number, self._note)
+
+    def helper(self, name: str, work: Callable[[Timeline], None]) -> int:
+        """Run ``work`` in a forked child that ends with it, and return its PID.
+
+        The child is stopped by ``stop_helpers``; how it ends never matters to the engine.
+        """
+        pid = os.fork()
+        if pid == 0:
+            _become_child()
+            code = 1
+            try:
+                work(self._timeline.fork(name))
+                code = 0
+            except BaseException as error:
+                self._timeline.fork(name).event(f"{name}.failed", reason=repr(error))
+                say(f"{name} skipped: {error!r}")
+            finally:
+                os._exit(code)
+        self._helpers[pid] = name
+        return pid
+
+    def stop_helpers(self) -> None:
+        """Ask every helper to end."""
+        for pid in self._helpers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def run(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        directory: str,
+        probe: HealthProbe | None,
+        on_ready: Callable[[float], None],
+    ) -> Outcome:
+        """Start the engine and return when it has ended.
+
+        Args:
+            command: the engine's command line; its first word is looked up on the ``PATH`` of ``environment``.
+            environment: the engine's whole environment.
+            directory: the engine's working directory.
+            probe: how to see that the server is ready; ``None`` where that cannot be seen.
+            on_ready: called once with the seconds since the engine's start when the server is ready.
+
+        Returns:
+            How the engine ended, its status taken unchanged.
+        """
+        began = time.monotonic()
+        self._engine = self._spawn(command, environment, directory)
+        listening = ready = False
+        status: int | None = None
+        while status is None:
+            self._wait(probe if not ready else None)
+            if probe and probe.listening and not listening:
+                listening = True
+                self._timeline.event("engine.listening")
+            if probe and probe.ready and not ready:
+                ready = True
+                on_ready(time.monotonic() - began)
+            self._pass_signals_on()
+            status = self._reap()
+        if probe:
+            probe.close()
+        self._engine = 0
+        outcome = Outcome(status, ready, self._stopped, time.monotonic() - began)
+        self._timeline.event("engine.ended", code=outcome.code, signal=outcome.signal, ready=ready)
+        return outcome
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a stop signal has come, whether or not an engine was there to take it."""
+        self._pass_signals_on()
+        return self._stopped
+
+    def _note(self, number: int, _frame: object) -> None:
+        self._pending.append(number)
+
+    def _wait(self, probe: HealthProbe | None) -> None:
+        readable, writable = [self._wakeup], []
+        timeout = None
+        if probe:
+            timeout = probe.wait()
+            if probe.descriptor >= 0:
+                (writable if probe.writes else readable).append(probe.descriptor)
+        if not self._pending:
+            select.select(readable, writable, [], timeout)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakeup, 4096)
+        if probe:
+            probe.step()
+
+    def _pass_signals_on(self) -> None:
+        pending, self._pending = self._pending, []
+        for number in pending:
+            if number == signal.SIGCHLD:
+                continue
+            self._timeline.event("signal", name=signal.Signals(number).name)
+            self._stopped = self._stopped or number in STOP_SIGNALS
+            if self._engine:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._engine, number)
+
+    def _reap(self) -> int | None:
+        """Reap every child that has ended; return the engine's wait status if it is one of them."""
+        engine_status = None
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return engine_status
+            if pid == 0:
+                return engine_status
+            if pid == self._engine:
+                engine_status = status
+            elif not self._helpers.pop(pid, None):
+                self._timeline.event("orphan.reaped", child=pid)
+
+    def _spawn(self, command: Sequence[str], environment: Mapping[str, str], directory: str) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            _become_child()
+            _take_terminal()
+            os.chdir(directory)
+            os.execvpe(command[0], list(command), dict(environment))
+        except OSError as error:
+            say(f"error: cannot start the engine: {error.strerror}: {error.filename or command[0]}")
+        finally:
+            os._exit(127)
+
+
+def _become_child() -> None:
+    """Undo what Python and the supervisor did to this process's signals, as ``exec`` alone would not."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            with contextlib.suppress(OSError, ValueError):  # SIGKILL, SIGSTOP and the C library's own
+                signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _take_terminal() -> None:
+    """Lead a process group of its own, the terminal's foreground one if there is a terminal.
+
+    Else Ctrl-C would reach the engine twice: from the terminal, and passed on by PID 1 (the reasoning is tini's).
+    """
+    os.setpgid(0, 0)
+    with contextlib.suppress(OSError):  # no terminal
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        os.tcsetpgrp(terminal, os.getpgrp())
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)

@@ -1,0 +1,11 @@
+"""The rungs of the start-up ladder, from the fastest down.  A new rung is a module here and a line in ``TIERS``."""
+
+from __future__ import annotations
+
+from .base import Tier
+from .plain import Plain
+from .preload import Preload
+
+TIERS: tuple[Tier, ...] = (Preload(), Plain())
+
+__all__ = ["TIERS", "Plain", "Preload", "Tier"]

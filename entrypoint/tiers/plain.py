@@ -1,0 +1,20 @@
+"""Tier ``plain``: the engine's own command, nothing else.  It never declines."""
+
+from __future__ import annotations
+
+from ..settings import Settings
+from .base import Tier
+
+
+class Plain(Tier):
+    """Executes exactly the engine's own command line."""
+
+    name = "plain"
+
+    def decline(self, settings: Settings) -> str:
+        """Never decline: this is what the user would have run without us."""
+        return ""
+
+    def command(self, settings: Settings) -> list[str]:
+        """Return the engine's own command line."""
+        return settings.command

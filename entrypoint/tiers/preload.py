@@ -1,0 +1,41 @@
+"""Tier ``preload``: the engine starts normally, its native libraries loading beside its first imports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from ..launch import is_interpreter
+from ..settings import CLOSURE, ROOT, Settings
+from .base import Tier
+
+
+class Preload(Tier):
+    """Runs the engine's own script in its own interpreter, after ``launch.py`` has started the preload."""
+
+    name = "preload"
+
+    def decline(self, settings: Settings) -> str:
+        """Decline a start that ends at once, and an image without a recorded closure."""
+        if settings.quick:
+            return f"{settings.quick} ends before anything is worth preloading"
+        if not os.path.exists(CLOSURE):
+            return f"the image has no {CLOSURE}"
+        if not self._script(settings):
+            return f"{settings.command[0]} is not a Python script on PATH"
+        return ""
+
+    def command(self, settings: Settings) -> list[str]:
+        """Return ``launch.py`` in front of the engine's own command line, its program's path resolved."""
+        engine = settings.command
+        launcher = os.path.join(ROOT, "entrypoint", "launch.py")
+        return [settings.plan["python"], launcher, settings.timeline, self._script(settings), *engine[1:]]
+
+    def _script(self, settings: Settings) -> str:
+        """Return the path of the engine's program: its interpreter or a Python script, else an empty string."""
+        path = shutil.which(settings.command[0], path=settings.environment.get("PATH")) or ""
+        if not path or is_interpreter(path):
+            return path
+        with open(path, "rb") as file:
+            shebang = file.readline()
+        return path if shebang.startswith(b"#!") and b"python" in shebang else ""
