@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from dataclasses import dataclass
+from typing import Any
 
 import docker
 from docker.errors import APIError, ContainerError, ImageNotFound
@@ -128,7 +129,7 @@ def _path(image: Image) -> str:
     return str(variables.get("PATH") or DEFAULT_PATH)
 
 
-def _probe(client: docker.DockerClient, name: str, adapter: EngineAdapter) -> dict[str, str]:
+def _probe(client: docker.DockerClient, name: str, adapter: EngineAdapter) -> dict[str, Any]:
     try:
         output = client.containers.run(
             name, ["-c", _PROBE_SHELL, "sh", adapter.command[0], _PROBE_PYTHON, adapter.distribution],
@@ -139,7 +140,7 @@ def _probe(client: docker.DockerClient, name: str, adapter: EngineAdapter) -> di
             "the base image cannot be looked into", where="base_image", got=f"{name}: {str(error)[-200:]}",
             expected="an image with /bin/sh and Python",
         ) from None  # fmt: skip
-    facts: dict[str, str] = json.loads(output.decode().strip().splitlines()[-1])
+    facts: dict[str, Any] = json.loads(output.decode().strip().splitlines()[-1])
     return facts
 
 

@@ -72,7 +72,7 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress) ->
         )  # fmt: skip
     if push:
         with phase(f"pushed {', '.join(config.tags)}"):
-            reference = [docker_engine.push(client, tag) for tag in config.tags][0]
+            reference = next(iter([docker_engine.push(client, tag) for tag in config.tags]))
     _show_next(config, plan, config.tags[0] if config.tags else reference)
     return reference
 

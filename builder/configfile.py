@@ -114,8 +114,9 @@ def _walk(
     """Note the line of every key below ``node``, and yield the duplicates: key path, its line, the first one's line."""
     if isinstance(node, SequenceNode):
         for index, item in enumerate(node.value):
-            lines[(*at, index)] = item.start_mark.line + 1
-            yield from _walk(item, (*at, index), lines)
+            below = (*at, index)
+            lines[below] = item.start_mark.line + 1
+            yield from _walk(item, below, lines)
     if not isinstance(node, MappingNode):
         return
     for key_node, value_node in node.value:

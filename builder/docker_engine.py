@@ -100,7 +100,9 @@ def api_errors(what: str) -> Iterator[None]:
     try:
         yield
     except ImageNotFound as error:
-        raise WarmimageError(f"{what}: no such image", got=_short(error), fix="docker images; warmimage build") from None
+        raise WarmimageError(
+            f"{what}: no such image", got=_short(error), fix="docker images; warmimage build"
+        ) from None
     except (APIError, RequestException) as error:
         raise WarmimageError(what, got=_short(error)) from None
 

@@ -19,8 +19,8 @@ PURPOSES = ("base", "steps", "wheels", "bytecode", "weights", "closure", "entryp
 #: What marks a layer's purpose in the image's history: words of the template's instructions.
 _MARKS = (
     ("wheels", re.compile(r"--requirement /wheels/requirements\.txt")),
-    ("bytecode", re.compile(r"/tmp/bytecode\.py")),
-    ("closure", re.compile(r"/tmp/record\.py")),
+    ("bytecode", re.compile(r"\bbytecode\.py\b")),
+    ("closure", re.compile(r"\brecord\.py\b")),
     ("weights", re.compile(r"COPY model/ ")),
     ("entrypoint", re.compile(r"COPY entrypoint/ |-m compileall ")),
     ("steps", re.compile(r"^RUN .*sh -euc ")),

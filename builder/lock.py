@@ -105,6 +105,6 @@ def read(path: Path) -> Lock | None:
         first = error.errors()[0]
         raise ConfigError(
             "the lock is not one that this version wrote", where=str(path),
-            got=f"{'.'.join(map(str, first['loc']))}: {first['msg']}", fix=f"rm {path}  (the next build writes it anew)",
+            got=f"{'.'.join(map(str, first['loc']))}: {first['msg']}", fix=f"rm {path}  (the next build writes it)",
         ) from None  # fmt: skip
     return lock

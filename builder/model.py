@@ -119,7 +119,8 @@ def check_directory(directory: Path) -> Iterator[Problem]:
                 pass
         except (SafetensorError, OSError) as error:
             yield Problem(
-                f"the shard {path.name} is damaged or cut off", where=where, got=f"{path.stat().st_size} bytes: {error}",
+                f"the shard {path.name} is damaged or cut off", where=where,
+                got=f"{path.stat().st_size} bytes: {error}",
                 fix="copy or download the model again",
             )  # fmt: skip
 
@@ -151,10 +152,14 @@ def _hub(config: Config) -> Model:
             with phase(f"downloading {config.model}"):
                 directory = Path(snapshot_download(config.model, revision=revision))
     except HFValidationError as error:
-        raise ConfigError(f"not a Hub id: {config.model!r}", where="model", expected="OWNER/NAME", got=str(error)) from None
+        raise ConfigError(
+            f"not a Hub id: {config.model!r}", where="model", expected="OWNER/NAME", got=str(error)
+        ) from None
     except RepositoryNotFoundError:
         raise ConfigError(
-            f"the Hub has no model {config.model!r} that you may read", where="model", fix="hf auth login, or --model DIR"
+            f"the Hub has no model {config.model!r} that you may read",
+            where="model",
+            fix="hf auth login, or --model DIR",
         ) from None
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         if config.weights != "mount":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 #: Version of the plan's format; an image's label carries it.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 #: Where the model is in a container, whichever strategy brought it there.
 MODEL_PATH = "/model"

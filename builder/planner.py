@@ -122,9 +122,13 @@ def make_plan(config: Config, inputs: Inputs, lock_file: lock.Lock | None = None
             import_environment=dict(adapter.import_environment.get(config.accelerator, {})),
         ),
         base=BasePlan(
-            reference=start.reference, image=start.image, digest=start.digest, python=start.python,
-            python_version=start.python_version, machine=start.machine,
-        ),  # fmt: skip
+            reference=start.reference,
+            image=start.image,
+            digest=start.digest,
+            python=start.python,
+            python_version=start.python_version,
+            machine=start.machine,
+        ),
         wheels=_wheels_plan(locked) if locked else None,
         model=ModelPlan(
             reference=found.reference,

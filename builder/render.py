@@ -25,7 +25,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,
+        autoescape=False,  # noqa: S701 - a Dockerfile is no HTML: values are quoted for its own grammars
     )
     made.filters.update(
         dockerfile=quoting.dockerfile, shell=quoting.shell, exec_form=quoting.exec_form, dirname=posixpath.dirname

@@ -24,7 +24,12 @@ def schema_text() -> str:
 def config_file_text() -> str:
     """Return a ``warmimage.yaml`` in which every key stands with its description and its default."""
     keys = [
-        {"name": name, "description": field.description, "default": _yaml(field.get_default()), "required": field.is_required()}
+        {
+            "name": name,
+            "description": field.description,
+            "default": _yaml(field.get_default()),
+            "required": field.is_required(),
+        }
         for name, field in Config.model_fields.items()
     ]
     return environment().get_template("warmimage.yaml.j2").render(keys=keys, schema=FILE_NAME)

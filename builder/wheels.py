@@ -127,7 +127,9 @@ def _download(requirements: str, target: Target, wheelhouse: Path | None, *, exa
             return folder
         # Name the folder by what was resolved: the next build, locked, finds it without asking anyone.
         made = locks.from_folder(partial, (), target.python, target.platforms[0])
-        key = hashlib.sha256(f"{made.as_requirements(with_installer=True)}{target}{wheelhouse}".encode()).hexdigest()[:16]
+        key = hashlib.sha256(f"{made.as_requirements(with_installer=True)}{target}{wheelhouse}".encode()).hexdigest()[
+            :16
+        ]
         folder = folder.parent / key
         if not folder.is_dir():
             partial.rename(folder)
@@ -145,7 +147,9 @@ def _pip(target: Target) -> list[str]:
     other = shutil.which(f"python{target.python}", path=os.environ.get("PATH"))
     if other:
         return [*command, "--python", other]
-    warn(f"no python{target.python} here: conditions in requirements are read as for Python {own}; the build checks them")
+    warn(
+        f"no python{target.python} here: conditions in requirements are read as for Python {own}; the build checks them"
+    )
     return command
 
 
@@ -156,12 +160,14 @@ def _pip_error(output: str, target: Target, wheelhouse: Path | None) -> Warmimag
         unreachable = any(word in output for word in ("Failed to establish", "Name or service", "ConnectionError"))
         if unreachable and not wheelhouse:
             return WarmimageError(
-                "the package index cannot be reached", got=got, fix="check pip's index and proxy, or use --wheelhouse DIR"
+                "the package index cannot be reached",
+                got=got,
+                fix="check pip's index and proxy, or use --wheelhouse DIR",
             )
         where = f"wheelhouse: {wheelhouse}" if wheelhouse else "requirements"
         return ConfigError(
             f"no wheel fits Python {target.python} on {target.machine}, glibc {target.glibc}", where=where, got=got,
-            fix="another --base-image or engine_version" + (", or add the wheel to the wheelhouse" if wheelhouse else ""),
+            fix="another --base-image or engine_version" + (", or the wheel in the wheelhouse" if wheelhouse else ""),
         )  # fmt: skip
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in output:
         return WarmimageError("a locked wheel has changed", got=got, fix=f"rm {locks.FILE_NAME} to resolve anew")

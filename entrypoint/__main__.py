@@ -1,4 +1,4 @@
-"""Start the supervisor: ``python -I -S /opt/warmimage/entrypoint [ENGINE ARGUMENT]...``, as an image's ENTRYPOINT does."""
+"""An image's ENTRYPOINT: ``python -I -S /opt/warmimage/entrypoint [ENGINE ARGUMENT]...``."""
 
 import sys
 

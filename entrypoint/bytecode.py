@@ -29,7 +29,9 @@ def main() -> int:
                 folder, quiet=1, workers=0, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
             )
     failed = sum(line.startswith("***") for line in problems.getvalue().splitlines())
-    print(f"compiled {len(roots())} folders; {failed} files are not valid Python for this interpreter, left as they are")
+    print(
+        f"compiled {len(roots())} folders; {failed} files are not valid Python for this interpreter, left as they are"
+    )
     return 0
 
 

@@ -90,9 +90,7 @@ class Ladder:
             declined = f"; skipped: {', '.join(self._declined)}" if self._declined else ""
             say(f"ready in {total:.2f} s (tier {tier.name}{declined})")
 
-        return self._supervisor.run(
-            tier.command(settings), settings.environment, settings.directory, probe, on_ready
-        )
+        return self._supervisor.run(tier.command(settings), settings.environment, settings.directory, probe, on_ready)
 
 
 def worth_retrying(tier: Tier, outcome: Outcome) -> bool:

@@ -10,7 +10,12 @@ from __future__ import annotations
 import os
 import sys
 
-EXIT_NOT_FOUND = 127
+if not __package__:
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    __package__ = "entrypoint"
+
+from . import libraries
+from .timeline import Timeline
 
 
 def is_interpreter(program: str) -> bool:
@@ -20,16 +25,11 @@ def is_interpreter(program: str) -> bool:
 
 def main() -> None:
     """Preload, then become the engine."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[0] = os.path.dirname(here)
-    from entrypoint import libraries
-    from entrypoint.timeline import Timeline
-
     path, program, *arguments = sys.argv[1:]
     timeline = Timeline(path, "engine")
     libraries.preload(timeline)
     timeline.event("engine.entered")
-    del sys.path[0]  # the engine's own first entry takes its place
+    del sys.path[0]  # this package's: the engine's own first entry takes its place
     run(program, arguments)
 
 

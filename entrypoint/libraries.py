@@ -40,7 +40,9 @@ def preload(timeline: Timeline, closure: str = CLOSURE) -> threading.Thread | No
         began = time.monotonic()
         # ctypes.CDLL(path) would hold the GIL during dlopen before Python 3.12; a foreign function call releases it.
         opened = [bool(loader.dlopen(path, os.RTLD_LAZY | os.RTLD_LOCAL)) for path in encoded]
-        timeline.event("libraries.opened", opened=sum(opened), of=len(opened), seconds=round(time.monotonic() - began, 3))
+        timeline.event(
+            "libraries.opened", opened=sum(opened), of=len(opened), seconds=round(time.monotonic() - began, 3)
+        )
 
     thread = threading.Thread(target=work, name="warmimage-libraries")
     thread.start()

@@ -1,15 +1,17 @@
-"""What PID 1 does: check the model volume, start prefetch, climb the ladder."""
+"""What PID 1 does: see that the model is there, start prefetch, climb the ladder."""
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 
+from . import fetch
 from .ladder import Ladder
 from .prefetch import Prefetch
-from .settings import CLOSURE, Settings, initial_environment, load
-from .supervisor import Supervisor
+from .settings import CLOSURE, ROOT, Settings, initial_environment, load
+from .supervisor import Supervisor, reset_signals
 from .timeline import DEFAULT_PATH, Timeline, say
 from .volume import EXIT_NO_MODEL, VolumeError, check
 
@@ -24,42 +26,72 @@ def main(arguments: Sequence[str]) -> int:
         arguments: the engine arguments given after the image name.
 
     Returns:
-        The container's exit code: the engine's own, or 66 when there is no model to serve.
+        The container's exit code: the engine's own, or 66 when there is no model to serve, 69 when it cannot be
+        downloaded, 70 when the image is broken.
     """
     began = time.monotonic()
-    environment = initial_environment()
     try:
-        settings = load(arguments, environment, DEFAULT_PATH)
+        settings = load(arguments, initial_environment(), DEFAULT_PATH)
     except (OSError, ValueError, KeyError) as error:
-        say(f"error: this image's plan cannot be read: {error}; build the image again")
+        say(f"error: this image's plan cannot be read: {error!r}; build the image again")
         return EXIT_BROKEN_IMAGE
     timeline = Timeline(settings.timeline, "supervisor", truncate=True)
     timeline.event(
         "started", wall=time.time(), engine=settings.engine["name"], start=settings.start,
+        # Names alone: the values may be secret.
         flags=[argument.partition("=")[0] for argument in arguments if argument.startswith("-")],
         uid=os.getuid(), tool=settings.plan["tool_version"],
     )  # fmt: skip
+    supervisor = Supervisor(timeline)
     try:
-        code = _serve(settings, timeline, began)
+        code = _serve(settings, timeline, supervisor, began)
     except VolumeError as error:
         timeline.event("volume.refused", reason=str(error))
         say(f"error: {error}")
         code = EXIT_NO_MODEL
+    except Exception as error:
+        if supervisor.engine:
+            raise  # the engine runs: to start a second one would be worse
+        return _fail_open(settings, timeline, error)
     timeline.event("ended", code=code)
     return code
 
 
-def _serve(settings: Settings, timeline: Timeline, began: float) -> int:
-    weights: list[str] = []
+def _serve(settings: Settings, timeline: Timeline, supervisor: Supervisor, began: float) -> int:
+    """Make sure of the model, prefetch, and run the engine; return the container's exit code."""
     model = settings.plan["model"]
-    if model["mounted"] and not settings.quick:
+    weights: list[str] = []
+    if not settings.quick:
+        if settings.plan["weights"] == "download" and not fetch.complete(model["path"], model["revision"]):
+            code = _download(settings, timeline, supervisor)
+            if code:
+                return code
         weights = check(model["path"])
         timeline.event("volume.checked", files=len(weights), bytes=sum(os.path.getsize(path) for path in weights))
-    supervisor = Supervisor(timeline)
     if settings.prefetch and not settings.quick:
         supervisor.helper("prefetch", lambda child: Prefetch(child).run(CLOSURE, weights))
     else:
         timeline.event("prefetch.declined", reason=settings.quick or "WARMIMAGE_PREFETCH=off")
     if supervisor.stop_requested:
-        return 128 + 15
+        return 128 + signal.SIGTERM
     return Ladder(settings, timeline, supervisor).start(began)
+
+
+def _download(settings: Settings, timeline: Timeline, supervisor: Supervisor) -> int:
+    """Bring the model onto its volume; return 0 or the exit code to end with."""
+    model = settings.plan["model"]
+    script = os.path.join(ROOT, "entrypoint", "fetch.py")
+    command = [settings.plan["python"], script, model["reference"], model["revision"], model["path"]]
+    timeline.event("download.started", model=model["reference"], revision=model["revision"])
+    outcome = supervisor.run(command, settings.environment, "/", None, lambda _seconds: None)
+    timeline.event("download.ended", code=outcome.code, seconds=round(outcome.seconds, 3))
+    return outcome.code
+
+
+def _fail_open(settings: Settings, timeline: Timeline, error: Exception) -> int:
+    """Become the engine's own command: a fault of ours must stop no server."""
+    timeline.event("supervisor.failed", reason=repr(error))
+    say(f"supervisor skipped: {error!r}; starting the engine as it is")
+    reset_signals()
+    os.chdir(settings.directory)
+    os.execvpe(settings.command[0], settings.command, dict(settings.environment))  # noqa: S606

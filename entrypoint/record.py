@@ -1,6 +1,7 @@
 """Build time: import the plan's closure once in the image, and record which files and libraries a start will read.
 
-Run in a build step: ``python record.py IMPORTS OUTPUT``, IMPORTS being a part of the plan's engine as JSON.  It proves the engine importable before anyone deploys it.
+Run in a build step: ``python record.py IMPORTS OUTPUT``, IMPORTS being a part of the plan's engine as JSON.  It proves
+the engine importable before anyone deploys it.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def native_libraries(patterns: Sequence[str], mapped: Sequence[str]) -> list[str
 
 
 def main(imports_path: str, output: str) -> int:
-    """Record the closure that the file at ``imports_path`` asks for into ``output``; 1 when the engine cannot be imported."""
+    """Record the closure that a file asks for into another; return 1 when the engine cannot be imported."""
     with open(imports_path, encoding="utf-8") as file:
         engine = json.load(file)
     os.environ.update(engine["import_environment"])

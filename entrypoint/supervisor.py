@@ -63,13 +63,16 @@ class Supervisor:
 
     Args:
         timeline: where its events go.
+
+    Attributes:
+        engine: PID of the engine's process, 0 while there is none.
     """
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._pending: list[int] = []
         self._helpers: dict[int, str] = {}
-        self._engine = 0
+        self.engine = 0
         self._stopped = False
         self._wakeup, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -84,7 +87,7 @@ class Supervisor:
         """
         pid = os.fork()
         if pid == 0:
-            _become_child()
+            reset_signals()
             code = 1
             try:
                 work(self._timeline.fork(name))
@@ -124,7 +127,7 @@ class Supervisor:
             How the engine ended, its status taken unchanged.
         """
         began = time.monotonic()
-        self._engine = self._spawn(command, environment, directory)
+        self.engine = self._spawn(command, environment, directory)
         listening = ready = False
         status: int | None = None
         while status is None:
@@ -139,7 +142,7 @@ class Supervisor:
             status = self._reap()
         if probe:
             probe.close()
-        self._engine = 0
+        self.engine = 0
         outcome = Outcome(status, ready, self._stopped, time.monotonic() - began)
         self._timeline.event("engine.ended", code=outcome.code, signal=outcome.signal, ready=ready)
         return outcome
@@ -154,7 +157,8 @@ class Supervisor:
         self._pending.append(number)
 
     def _wait(self, probe: HealthProbe | None) -> None:
-        readable, writable = [self._wakeup], []
+        readable = [self._wakeup]
+        writable: list[int] = []
         timeout = None
         if probe:
             timeout = probe.wait()
@@ -174,9 +178,9 @@ class Supervisor:
                 continue
             self._timeline.event("signal", name=signal.Signals(number).name)
             self._stopped = self._stopped or number in STOP_SIGNALS
-            if self._engine:
+            if self.engine:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._engine, number)
+                    os.kill(self.engine, number)
 
     def _reap(self) -> int | None:
         """Reap every child that has ended; return the engine's wait status if it is one of them."""
@@ -188,7 +192,7 @@ class Supervisor:
                 return engine_status
             if pid == 0:
                 return engine_status
-            if pid == self._engine:
+            if pid == self.engine:
                 engine_status = status
             elif not self._helpers.pop(pid, None):
                 self._timeline.event("orphan.reaped", child=pid)
@@ -198,17 +202,17 @@ class Supervisor:
         if pid:
             return pid
         try:
-            _become_child()
+            reset_signals()
             _take_terminal()
             os.chdir(directory)
-            os.execvpe(command[0], list(command), dict(environment))
+            os.execvpe(command[0], list(command), dict(environment))  # noqa: S606
         except OSError as error:
             say(f"error: cannot start the engine: {error.strerror}: {error.filename or command[0]}")
         finally:
             os._exit(127)
 
 
-def _become_child() -> None:
+def reset_signals() -> None:
     """Undo what Python and the supervisor did to this process's signals, as ``exec`` alone would not."""
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():

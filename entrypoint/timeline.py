@@ -32,7 +32,7 @@ class Timeline:
         except OSError as error:
             say(f"timeline not written: {error.strerror}: {path}")
 
-    def event(self, name: str, **fields: object) -> None:
+    def event(self, name: str, /, **fields: object) -> None:
         """Append one event.
 
         Args:

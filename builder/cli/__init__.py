@@ -1,15 +1,19 @@
-"""The ``warmimage`` command.  Modules here define verbs and nothing else; they import what a verb needs when it runs."""
+"""The ``warmimage`` command.  Modules here define verbs and no more; they import what a verb needs when it runs."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import build, init, inspect, render, run
+
+if TYPE_CHECKING:
+    from ..errors import Problem
 
 app = typer.Typer(
     name="warmimage",
@@ -41,7 +45,7 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def _options(
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="-vv shows tracebacks.")] = 0,
-    version: Annotated[  # noqa: ARG001
+    version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
@@ -71,13 +75,12 @@ def main() -> None:
     sys.exit(code)
 
 
-def _report(problems: object) -> None:
+def _report(problems: Sequence[Problem]) -> None:
     """Show what is wrong: to a person, and where JSON was asked for also to the program that asked."""
     from dataclasses import asdict
 
     from ..console import fail, product
 
-    assert isinstance(problems, (list, tuple))
     if "--json" in sys.argv:
         product(json.dumps({"errors": [asdict(problem) for problem in problems]}))
     for problem in problems:

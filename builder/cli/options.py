@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -37,25 +37,25 @@ class Given:
 class _Flag:
     key: str
     names: tuple[str, ...]
-    type: Any
     metavar: str
     panel: str
+    many: bool = False
 
 
 _FLAGS = (
-    _Flag("model", ("--model",), Optional[str], "DIR|ID", "Model"),
-    _Flag("revision", ("--revision",), Optional[str], "REVISION", "Model"),
-    _Flag("served_name", ("--served-name",), Optional[str], "NAME", "Model"),
-    _Flag("weights", ("--weights",), Optional[str], "mount|bake|download", "Model"),
-    _Flag("engine", ("--engine",), Optional[str], "transformers|vllm|sglang", "Engine"),
-    _Flag("engine_version", ("--engine-version",), Optional[str], "VERSION", "Engine"),
-    _Flag("accelerator", ("--accelerator",), Optional[str], "cuda|cpu", "Engine"),
-    _Flag("base_image", ("--base-image",), Optional[str], "IMAGE", "Image"),
-    _Flag("method", ("--method",), Optional[str], "auto|derive|compose", "Image"),
-    _Flag("wheelhouse", ("--wheelhouse",), Optional[Path], "DIR", "Image"),
-    _Flag("secrets", ("--secret",), list[str], "id=NAME,src=FILE", "Image"),
-    _Flag("tags", ("--tag", "-t"), list[str], "REFERENCE", "Image"),
-    _Flag("max_size", ("--max-size",), Optional[str], "SIZE", "Image"),
+    _Flag("model", ("--model",), "DIR|ID", "Model"),
+    _Flag("revision", ("--revision",), "REVISION", "Model"),
+    _Flag("served_name", ("--served-name",), "NAME", "Model"),
+    _Flag("weights", ("--weights",), "mount|bake|download", "Model"),
+    _Flag("engine", ("--engine",), "transformers|vllm|sglang", "Engine"),
+    _Flag("engine_version", ("--engine-version",), "VERSION", "Engine"),
+    _Flag("accelerator", ("--accelerator",), "cuda|cpu", "Engine"),
+    _Flag("base_image", ("--base-image",), "IMAGE", "Image"),
+    _Flag("method", ("--method",), "auto|derive|compose", "Image"),
+    _Flag("wheelhouse", ("--wheelhouse",), "DIR", "Image"),
+    _Flag("secrets", ("--secret",), "id=NAME,src=FILE", "Image", many=True),
+    _Flag("tags", ("--tag", "-t"), "REFERENCE", "Image", many=True),
+    _Flag("max_size", ("--max-size",), "SIZE", "Image"),
 )
 
 
@@ -64,9 +64,9 @@ def _parameter(flag: _Flag) -> inspect.Parameter:
         *flag.names, envvar=f"WARMIMAGE_{flag.key.upper()}", help=DESCRIPTIONS[flag.key], metavar=flag.metavar,
         show_default=False, rich_help_panel=flag.panel,
     )  # fmt: skip
-    default: Any = [] if flag.type is list[str] else None
+    kind: Any = list[str] if flag.many else str | None
     return inspect.Parameter(
-        flag.key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[flag.type, option]
+        flag.key, inspect.Parameter.KEYWORD_ONLY, default=[] if flag.many else None, annotation=Annotated[kind, option]
     )
 
 
@@ -75,7 +75,7 @@ def takes_configuration(verb: Callable[..., None]) -> Callable[..., None]:
     file = inspect.Parameter(
         "file", inspect.Parameter.KEYWORD_ONLY, default=None,
         annotation=Annotated[
-            Optional[Path],
+            Path | None,
             typer.Option("--file", "-f", metavar="FILE", help="Configuration file. Default: warmimage.yaml, if there.",
                          envvar="WARMIMAGE_FILE", show_default=False),
         ],

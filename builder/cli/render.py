@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -13,7 +13,7 @@ from .options import Given, takes_configuration
 def render(
     given: Given,
     output_dir: Annotated[
-        Optional[Path], typer.Option("--output-dir", "-o", metavar="DIR", help="Write a complete build context here.")
+        Path | None, typer.Option("--output-dir", "-o", metavar="DIR", help="Write a complete build context here.")
     ] = None,
 ) -> None:
     """Print the Dockerfile, or write a complete context that plain docker build builds.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -12,22 +12,22 @@ import typer
 def run(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="Reference or id of an image built by warmimage.")],
     engine_args: Annotated[
-        Optional[list[str]], typer.Argument(metavar="[-- ENGINE ARGS]", help="Engine arguments, unchanged.")
+        list[str] | None, typer.Argument(metavar="[-- ENGINE ARGS]", help="Engine arguments, unchanged.")
     ] = None,
     model_dir: Annotated[
-        Optional[Path], typer.Option("--model-dir", metavar="DIR", help="Model directory to mount, read-only.")
+        Path | None, typer.Option("--model-dir", metavar="DIR", help="Model directory to mount, read-only.")
     ] = None,
-    port: Annotated[Optional[int], typer.Option(min=1, max=65535, help="Host port. Default: the server's own.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Host port. Default: the server's own.")] = None,
     host: Annotated[str, typer.Option(help="Host address to publish the port on.")] = "127.0.0.1",
     gpus: Annotated[str, typer.Option(metavar="all|N|device=ID", help="GPUs to give the container.")] = "",
     env: Annotated[
-        Optional[list[str]], typer.Option("--env", "-e", metavar="NAME=VALUE", help="Variable of the container.")
+        list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="Variable of the container.")
     ] = None,
     start: Annotated[
-        Optional[str], typer.Option(metavar="auto|preload|plain", help="Rung of the start-up ladder to begin with.")
+        str | None, typer.Option(metavar="auto|preload|plain", help="Rung of the start-up ladder to begin with.")
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running when ready; print its id.")] = False,
-    name: Annotated[Optional[str], typer.Option(help="Name of the container.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the container.")] = None,
 ) -> None:
     """Run an image with the mounts, ports and privileges it needs, and say when the server is ready.
 

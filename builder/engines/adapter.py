@@ -39,7 +39,7 @@ class EngineAdapter:
         native_libraries: shared objects that use no Python, as patterns relative to ``sys.path`` entries, that may be
             opened before the imports.
         start_methods: the ``multiprocessing`` start methods that the engine accepts.
-        """
+    """
 
     name: str
     distribution: str
