@@ -1,4 +1,4 @@
-"""Build container images for GPU model servers that start several times sooner, without changing the server."""
+"""Build container images for GPU model servers that start sooner, without changing the server."""
 
 from importlib.metadata import version
 

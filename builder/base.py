@@ -82,12 +82,12 @@ def resolve(config: Config, adapter: EngineAdapter, client: docker.DockerClient)
         ConfigError: it lacks the Python or the engine that it must have.
         WarmimageError: it can be neither pulled nor made.
     """
-    name = config.base_image or _default_base(client)
+    name = config.base_image or default_base(client)
     with phase(f"base image {name}"):
         image = docker_engine.pull(client, name)
         facts = _probe(client, name, adapter)
     digest = docker_engine.digest_of(image, name)
-    pinned = f"{name.partition('@')[0].rpartition(':')[0] or name}@{digest}" if digest else name
+    pinned = f"{docker_engine.repository(name)}@{digest}" if digest else name
     if not facts:
         raise ConfigError(
             "the base image has no Python", where="base_image", got=name, expected=f"Python {adapter.python}",
@@ -144,7 +144,7 @@ def _probe(client: docker.DockerClient, name: str, adapter: EngineAdapter) -> di
     return facts
 
 
-def _default_base(client: docker.DockerClient) -> str:
+def default_base(client: docker.DockerClient) -> str:
     """Return the default base, pulled; where no registry can be reached, one made from Debian's packages."""
     try:
         docker_engine.pull(client, DEFAULT_BASE)

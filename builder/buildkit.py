@@ -20,6 +20,9 @@ Progress = Literal["auto", "plain", "tty", "quiet"]
 #: First client without a BuildKit of its own: it delegates to the buildx plugin.
 _BUILDX_ONLY = 23
 
+_FAILED = re.compile(r"#(\d+) ERROR: ")
+_PRINTED = re.compile(r"#(\d+) \d+\.\d+ (.*)")
+
 _STEP = re.compile(r"#\d+ (\[[^\]]+\] .*|exporting .*)")
 
 
@@ -85,17 +88,16 @@ def build(
     with tempfile.TemporaryDirectory(prefix="warmimage-") as name:
         iid_file = Path(name) / "iid"
         command = build_command(builder, context, tags, secrets, network, iid_file)
-        process = subprocess.Popen(
+        tail: deque[str] = deque(maxlen=60)
+        with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
             env={**os.environ, **dict(builder.environment)},
-        )  # fmt: skip
-        tail: deque[str] = deque(maxlen=60)
-        try:
-            _show(process, tail, progress)
-        finally:
-            if process.poll() is None:
+        ) as process:  # fmt: skip
+            try:
+                _show(process, tail, progress)
+            except BaseException:
                 process.terminate()
-            process.wait()
+                raise
         if process.returncode:
             raise _build_error(list(tail))
         return iid_file.read_text(encoding="ascii").strip()
@@ -136,7 +138,9 @@ def _build_error(tail: Sequence[str]) -> WarmimageError:
 
 
 def _last(tail: Sequence[str]) -> str:
-    """Return the line that tells most: the last that names an error."""
-    lines = [line for line in tail if line.strip()]
-    errors = [line for line in lines if "error" in line.lower() or "failed" in line.lower()]
-    return (errors or lines or [""])[-1][-300:]
+    """Return the line that tells most: the last that the failed step printed, else the last that names an error."""
+    failed = next((match[1] for line in tail if (match := _FAILED.match(line))), None)
+    printed = [match[2] for line in tail if (match := _PRINTED.match(line)) and match[1] == failed]
+    errors = [line for line in tail if "error" in line.lower() or "failed" in line.lower()]
+    lines = [line.strip() for line in printed or errors or tail if line.strip()]
+    return lines[-1][-300:] if lines else ""

@@ -13,11 +13,11 @@ from .descriptions import DESCRIPTIONS
 #: A registry reference as Docker's ``distribution/reference`` grammar has it.
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]+)?"
-_REFERENCE = re.compile(
-    rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
-)
+_TAG = re.compile(rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?")
+_REFERENCE = re.compile(rf"{_TAG.pattern}(?:@sha256:[0-9a-f]{{64}})?")
 _SERVED_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _SECRET = re.compile(r"id=[A-Za-z0-9_.-]+,(?:src|source|env)=[^,\s]+")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?")
 
@@ -38,8 +38,10 @@ def _one_line(value: str) -> str:
 
 
 Reference = Annotated[str, _matches(_REFERENCE, "an image reference, such as registry/team/model:1")]
+Tag = Annotated[str, _matches(_TAG, "an image reference without a digest, such as registry/team/model:1")]
 OneLine = Annotated[str, AfterValidator(_one_line)]
 Variable = Annotated[str, _matches(_VARIABLE, "a variable name: letters, digits and _, no digit first")]
+Label = Annotated[str, _matches(_LABEL, "a label name: letters, digits, '.', '_', '-' and '/'")]
 Secret = Annotated[str, _matches(_SECRET, "id=NAME,src=FILE or id=NAME,env=VARIABLE")]
 Size = Annotated[str, _matches(_SIZE, "a size, such as 12GB or 900MiB")]
 
@@ -69,12 +71,12 @@ class Config(BaseModel):
     run: tuple[OneLine, ...] = _field("run", ())
     network: Literal["none", "default"] = _field("network", "none")
     secrets: tuple[Secret, ...] = _field("secrets", ())
-    tags: tuple[Reference, ...] = _field("tags", ())
-    port: int = _field("port", 8000, ge=1, le=65535)
+    tags: tuple[Tag, ...] = _field("tags", ())
+    port: int = _field("port", 8000, strict=True, ge=1, le=65535)
     args: tuple[OneLine, ...] = _field("args", ())
     env: dict[Variable, OneLine] = _field("env", {})
-    labels: dict[OneLine, OneLine] = _field("labels", {})
-    user: int = _field("user", 1000, ge=0, le=2**31 - 1)
+    labels: dict[Label, OneLine] = _field("labels", {})
+    user: int = _field("user", 1000, strict=True, ge=0, le=2**31 - 1)
     start: Literal["auto", "preload", "plain"] = _field("start", "auto")
     max_size: Size | None = _field("max_size", None)
 

@@ -22,13 +22,17 @@ DEFAULT_FILE = Path("warmimage.yaml")
 _EXPECTED = {
     "missing": "a value",
     "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "string_type": "text",
+    "string_type": "text, in quotes",
     "tuple_type": "a list",
     "dict_type": "a mapping of names to values",
     "path_type": "a folder",
     "string_too_short": "a value that is not empty",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
 }
+
+#: Keys whose values may hold a secret: messages do not repeat them.
+_PRIVATE = frozenset({"env", "labels", "secrets", "args", "run", "requirements"})
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,20 @@ def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, 
     source = read(path)
     given = {key: value for key, value in overrides.items() if value not in (None, (), [], {})}
     try:
-        return Config.model_validate({**source.values, **given})
+        return Config.model_validate({**source.values, **_beside(source), **given})
     except ValidationError as error:
         raise ConfigError(list(_problems(error, source, given, origins))) from None
+
+
+def _beside(source: Source) -> dict[str, str]:
+    """Return the file's paths that are relative, as seen from its folder rather than from the current one."""
+    folder = source.path.parent if source.path else Path()
+    paths = {key: source.values.get(key) for key in ("model", "wheelhouse")}
+    return {
+        key: str(folder / value)
+        for key, value in paths.items()
+        if isinstance(value, str) and folder != Path() and (value.startswith(".") or (folder / value).exists())
+    }
 
 
 def read(path: Path | None) -> Source:
@@ -90,10 +105,10 @@ def read(path: Path | None) -> Source:
         values = yaml.load(text)
     except YAMLError as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+        reason = str(getattr(error, "problem", "") or error).splitlines()[0]
         raise ConfigError(
-            "the configuration is not valid YAML",
+            f"the configuration is not valid YAML: {reason}",
             where=f"{path}:{mark.line + 1}" if mark else str(path),
-            got=str(getattr(error, "problem", "") or error).splitlines()[0],
         ) from None
     if node is None:
         return Source(path, {}, {})
@@ -102,7 +117,10 @@ def read(path: Path | None) -> Source:
             "the configuration is not a mapping", where=str(path), got=type(values).__name__, expected="keys and values"
         )
     lines: dict[tuple[str | int, ...], int] = {}
-    duplicates = [_duplicate(path, key, line, first) for key, line, first in _walk(node, (), lines)]
+    try:
+        duplicates = [_duplicate(path, key, line, first) for key, line, first in _walk(node, (), lines)]
+    except RecursionError:
+        raise ConfigError("an alias in the configuration refers to itself", where=str(path)) from None
     if duplicates:
         raise ConfigError(duplicates)
     return Source(path, values, lines)
@@ -143,9 +161,10 @@ def _problems(
     for detail in error.errors():
         key = tuple(part for part in detail["loc"] if part != "[key]")
         name = str(key[0])
+        key = (name, *key[1:])
         from_file = name not in given
         where = source.where(key) if from_file and source.path else origins.get(name, name)
-        if detail["type"] == "extra_forbidden":
+        if detail["type"] in ("extra_forbidden", "invalid_key"):
             near = difflib.get_close_matches(name, Config.model_fields, n=1)
             fix = f"write {near[0]}" if near else "remove it; warmimage init writes a file with every key"
             yield Problem(f"unknown key {name!r}", where=where, fix=fix)
@@ -156,12 +175,13 @@ def _problems(
             )  # fmt: skip
         else:
             message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("expected ")
-            message = _EXPECTED.get(detail["type"], message.removeprefix("Input should be "))
-            yield Problem(f"invalid {name}", where=where, got=_shown(name, detail["input"]), expected=message)
+            words = _EXPECTED.get(detail["type"], "").format(**detail.get("ctx", {}))
+            expected = words or message.removeprefix("Input should be ")
+            yield Problem(f"invalid {name}", where=where, got=_shown(name, detail["input"]), expected=expected)
 
 
 def _shown(name: str, value: Any) -> str:
-    """Return a value for a message, or nothing where it may be secret."""
-    if name in {"env", "labels", "secrets", "args", "run"} or (isinstance(value, str) and not value.isprintable()):
-        return ""
-    return repr(value)
+    """Return a value for a message; where it may be secret its type at most."""
+    if isinstance(value, str):
+        return repr(value) if name not in _PRIVATE and value.isprintable() else ""
+    return type(value).__name__ if name in _PRIVATE else repr(value)

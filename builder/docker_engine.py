@@ -54,8 +54,8 @@ def pull(client: docker.DockerClient, reference: str) -> Image:
     except ImageNotFound:
         pass
     try:
-        repository, tag = _split(reference)
-        return client.images.pull(repository, tag=tag)
+        name, tag = _split(reference)
+        return client.images.pull(name, tag=tag)
     except (APIError, RequestException) as error:
         raise registry_error("pull", reference, str(error)) from None
 
@@ -66,16 +66,16 @@ def push(client: docker.DockerClient, reference: str) -> str:
     Raises:
         WarmimageError: the registry cannot be reached, or refuses.
     """
-    repository, tag = _split(reference)
+    name, tag = _split(reference)
     digest = ""
     try:
-        for line in client.images.push(repository, tag=tag, stream=True, decode=True):
+        for line in client.images.push(name, tag=tag, stream=True, decode=True):
             if "error" in line:
                 raise registry_error("push", reference, line["error"])
             digest = (line.get("aux") or {}).get("Digest", digest)
     except (APIError, RequestException) as error:
         raise registry_error("push", reference, str(error)) from None
-    return f"{repository}@{digest}"
+    return f"{name}@{digest}"
 
 
 def registry_error(verb: str, reference: str, message: str) -> WarmimageError:
@@ -114,22 +114,32 @@ def size_bytes(image: Image) -> int:
 
 def digest_of(image: Image, reference: str) -> str | None:
     """Return the registry digest (``sha256:...``) that an image was pulled by under ``reference``, if any."""
-    repository = _split(reference)[0]
+    wanted = repository(reference)
     digests: list[Any] = image.attrs.get("RepoDigests") or []
     for entry in digests:
         name, _, digest = str(entry).partition("@")
-        if name == repository or name.endswith("/" + repository):
+        if _familiar(name) == _familiar(wanted):
             return digest
     return None
+
+
+def _familiar(repository: str) -> str:
+    """Return a repository's name without what Docker Hub's full names have before them."""
+    return repository.removeprefix("docker.io/").removeprefix("library/")
+
+
+def repository(reference: str) -> str:
+    """Return the repository that a reference names, without its tag and digest."""
+    return _split(reference.partition("@")[0])[0]
 
 
 def _split(reference: str) -> tuple[str, str | None]:
     """Split a reference into its repository and its tag or digest."""
     if "@" in reference:
-        repository, _, digest = reference.partition("@")
-        return repository, digest
-    repository, colon, tag = reference.rpartition(":")
-    return (repository, tag) if colon and "/" not in tag else (reference, "latest")
+        name, _, digest = reference.partition("@")
+        return name, digest
+    name, colon, tag = reference.rpartition(":")
+    return (name, tag) if colon and "/" not in tag else (reference, "latest")
 
 
 def _short(error: object) -> str:

@@ -18,12 +18,12 @@ PURPOSES = ("base", "steps", "wheels", "bytecode", "weights", "closure", "entryp
 
 #: What marks a layer's purpose in the image's history: words of the template's instructions.
 _MARKS = (
+    ("steps", re.compile(r"^RUN .*sh -euc ")),  # first: a user's own command may hold any of the words below
     ("wheels", re.compile(r"--requirement /wheels/requirements\.txt")),
     ("bytecode", re.compile(r"\bbytecode\.py\b")),
     ("closure", re.compile(r"\brecord\.py\b")),
     ("weights", re.compile(r"COPY model/ ")),
     ("entrypoint", re.compile(r"COPY entrypoint/ |-m compileall ")),
-    ("steps", re.compile(r"^RUN .*sh -euc ")),
 )
 
 #: The template's first instruction: what is older belongs to the base image.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from packaging.utils import parse_wheel_filename
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -38,7 +39,7 @@ class Lock(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: int = 1
+    version: Literal[1] = 1
     requirements: tuple[str, ...]
     python: str
     platform: str
@@ -75,7 +76,7 @@ class Lock(BaseModel):
 def from_folder(folder: Path, requirements: Sequence[str], python: str, platform: str) -> Lock:
     """Lock the wheels in a folder."""
     wheels = []
-    for path in sorted(folder.glob("*.whl")):
+    for path in folder.glob("*.whl"):
         name, version, _, _ = parse_wheel_filename(path.name)
         digest = hashlib.sha256()
         with path.open("rb") as file:
@@ -84,6 +85,7 @@ def from_folder(folder: Path, requirements: Sequence[str], python: str, platform
         wheels.append(
             Wheel(name=name, version=str(version), file=path.name, size=path.stat().st_size, sha256=digest.hexdigest())
         )
+    wheels.sort(key=lambda wheel: wheel.name)
     return Lock(requirements=tuple(requirements), python=python, platform=platform, wheels=tuple(wheels))
 
 

@@ -36,6 +36,8 @@ class EnginePlan(Frozen):
     required_modules: tuple[str, ...]
     native_libraries: tuple[str, ...]
     import_environment: dict[str, str]
+    start_methods: tuple[str, ...]
+    start_method_variable: str
 
 
 class BasePlan(Frozen):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from . import __version__, base, docker_engine, engines, lock, model, wheels
 from .config import Config
 from .engines import EngineAdapter
@@ -62,6 +64,8 @@ def _check_method(config: Config, adapter: EngineAdapter) -> None:
             f"{key} belongs to compose: derive takes the engine as its image has it", where=key,
             fix=f"remove {key}, or --method compose",
         )  # fmt: skip
+    if config.wheelhouse:
+        wheels.check_wheelhouse(config.wheelhouse)
     if config.method == "compose" or not config.base_image:
         requirement_lines(config, adapter)
 
@@ -96,7 +100,9 @@ def make_plan(config: Config, inputs: Inputs, lock_file: lock.Lock | None = None
     }
     version = start.engine_version or ""
     if locked:
-        version = next(wheel.version for wheel in locked.wheels if wheel.name == adapter.distribution)
+        version = next(
+            wheel.version for wheel in locked.wheels if wheel.name == canonicalize_name(adapter.distribution)
+        )
     environment = {"HOME": HOME, "USER": "warmimage", **adapter.environment, **config.env}
     if locked:
         environment = {"PATH": f"{ENGINE_FOLDER}/bin:{start.path}", **environment}
@@ -120,6 +126,8 @@ def make_plan(config: Config, inputs: Inputs, lock_file: lock.Lock | None = None
             required_modules=adapter.required_modules,
             native_libraries=adapter.native_libraries,
             import_environment=dict(adapter.import_environment.get(config.accelerator, {})),
+            start_methods=adapter.start_methods,
+            start_method_variable=adapter.start_method_variable,
         ),
         base=BasePlan(
             reference=start.reference,

@@ -17,6 +17,11 @@ def _one_line(value: object) -> str:
     return text
 
 
+def comment(value: object) -> str:
+    """Return the text of a comment, which needs no quotes but must not end early."""
+    return _one_line(value)
+
+
 def dockerfile(value: object) -> str:
     """Quote a value of ENV or LABEL: double quotes, in which ``\\``, ``"`` and ``$`` are escaped."""
     escaped = _one_line(value).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")

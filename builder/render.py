@@ -28,8 +28,9 @@ def environment() -> jinja2.Environment:
         autoescape=False,  # noqa: S701 - a Dockerfile is no HTML: values are quoted for its own grammars
     )
     made.filters.update(
-        dockerfile=quoting.dockerfile, shell=quoting.shell, exec_form=quoting.exec_form, dirname=posixpath.dirname
-    )
+        comment=quoting.comment, dockerfile=quoting.dockerfile, shell=quoting.shell, exec_form=quoting.exec_form,
+        dirname=posixpath.dirname,
+    )  # fmt: skip
     return made
 
 

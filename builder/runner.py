@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +33,7 @@ class Options:
 
     Attributes:
         model_dir: directory to mount at the plan's model path.
-        port: host port to publish the server on; ``None`` takes the server's own.
+        port: host port to publish the server on, 0 for one that is free; ``None`` takes the server's own.
         host: host address to publish it on.
         gpus: ``all``, a number, or ``device=ID,ID``; empty for none.
         environment: variables of the container.
@@ -80,7 +79,6 @@ def run(client: docker.DockerClient, reference: str, options: Options) -> Starte
         image = client.images.get(reference)
     plan = plan_of(image, reference)
     _check(client, plan, options)
-    created = time.time()
     with docker_engine.api_errors(f"cannot create a container of {reference}"):
         container = client.containers.create(reference, **_create_arguments(plan, options))
     kept = False
@@ -88,10 +86,10 @@ def run(client: docker.DockerClient, reference: str, options: Options) -> Starte
         output = container.attach(stdout=True, stderr=True, stream=True, logs=True, demux=True)
         _start(container, options, _ports(plan, options))
         with _forwarding(container):
-            ready = _follow(container, output, created, until_ready=options.detach)
+            ready = _follow(container, output, _timeline_path(plan, options), until_ready=options.detach)
             kept = options.detach and ready
             code = 0 if kept else int(container.wait()["StatusCode"])
-        return Started(code, str(container.id), timeline.fetch(container))
+        return Started(code, str(container.id), timeline.fetch(container, _timeline_path(plan, options)))
     finally:
         if not kept:
             with contextlib.suppress(NotFound):
@@ -101,8 +99,8 @@ def run(client: docker.DockerClient, reference: str, options: Options) -> Starte
 def _check(client: docker.DockerClient, plan: Plan, options: Options) -> None:
     if plan.model.mounted and not options.model_dir and not set(options.arguments) & set(plan.engine.quick_flags):
         raise UsageError("the image serves a mounted model", fix="--model-dir DIR")
-    if options.model_dir and not plan.model.mounted:
-        raise UsageError(f"the image does not mount its model (weights: {plan.weights})", fix="remove --model-dir")
+    if options.model_dir and plan.weights == "bake":
+        raise UsageError("the image holds its model itself (weights: bake)", fix="remove --model-dir")
     if options.model_dir and not options.model_dir.is_dir():
         raise ConfigError("the model directory is missing", where="--model-dir", got=str(options.model_dir))
     if options.gpus and not has_gpu_runtime(client.info()):
@@ -115,7 +113,7 @@ def _ports(plan: Plan, options: Options) -> tuple[int, int]:
     """Return the container's port and the host's."""
     command = [*plan.engine.command, *plan.engine.args, *options.arguments]
     inside = last_port(command, plan.engine.port_flags, plan.engine.port)
-    return inside, options.port or inside
+    return inside, inside if options.port is None else options.port
 
 
 def _create_arguments(plan: Plan, options: Options) -> dict[str, Any]:
@@ -124,14 +122,15 @@ def _create_arguments(plan: Plan, options: Options) -> dict[str, Any]:
         "command": list(options.arguments),
         "name": options.name,
         "environment": options.environment,
-        "ports": {f"{inside}/tcp": (options.host, outside)},
+        "ports": {f"{inside}/tcp": (options.host, outside or None)},
         "cap_drop": ["ALL"],  # no tier of this version needs any
         "shm_size": "1g",  # engines pass tensors between their processes there; Docker's 64 MB end in a bus error
         "labels": {"dev.warmimage.run": "1"},
     }
     if options.model_dir:
         source = str(options.model_dir.resolve())
-        words["volumes"] = {source: {"bind": plan.model.path, "mode": "ro"}}
+        mode = "rw" if plan.weights == "download" else "ro"
+        words["volumes"] = {source: {"bind": plan.model.path, "mode": mode}}
     if options.gpus:
         words["device_requests"] = [_device_request(options.gpus)]
     return words
@@ -181,14 +180,22 @@ def _forwarding(container: Container) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _timeline_path(plan: Plan, options: Options) -> str:
+    """Return where the container keeps its timeline."""
+    return {**plan.environment, **options.environment}.get("WARMIMAGE_TIMELINE", timeline.DEFAULT_PATH)
+
+
 def _follow(
-    container: Container, output: Iterator[tuple[bytes | None, bytes | None]], created: float, *, until_ready: bool
+    container: Container, output: Iterator[tuple[bytes | None, bytes | None]], path: str, *, until_ready: bool
 ) -> bool:
-    """Copy a container's output to ours until it ends, or until the server is ready; return whether it became so."""
+    """Copy a container's output to ours until it ends, or until the server is ready; return whether it became so.
+
+    Of a run that ends at ready, standard output carries the container's id alone.
+    """
     ready = False
     seen = b""
     for out, err in output:
-        for part, stream in ((out, sys.stdout), (err, sys.stderr)):
+        for part, stream in ((out, sys.stderr if until_ready else sys.stdout), (err, sys.stderr)):
             if part:
                 stream.buffer.write(part)
                 stream.flush()
@@ -196,7 +203,8 @@ def _follow(
             seen = (seen + err)[-4096:]
             ready = READY in seen
             if ready:
-                _show_phases(timeline.phases(timeline.fetch(container), created))
+                container.reload()
+                _show_phases(timeline.phases(timeline.fetch(container, path), timeline.created(container)))
                 if until_ready:
                     break
     return ready

@@ -27,7 +27,7 @@ def config_file_text() -> str:
         {
             "name": name,
             "description": field.description,
-            "default": _yaml(field.get_default()),
+            "default": "" if field.is_required() else _yaml(field.get_default()),
             "required": field.is_required(),
         }
         for name, field in Config.model_fields.items()

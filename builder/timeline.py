@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 from docker.errors import APIError, NotFound
@@ -21,8 +22,8 @@ _PHASES = (
     ("container", "started", "created to PID 1's first line"),
     ("checks", "tier.started", "model volume, prefetch begun, tier chosen"),
     ("interpreter", "engine.entered", "the engine's interpreter, up to its own first line (tier preload)"),
-    ("imports", "engine.listening", "imports and configuration, up to the first accepted connection"),
-    ("model", "ready", "up to the first healthy answer"),
+    ("loading", "engine.listening", "imports, configuration and weights, up to the first accepted connection"),
+    ("health", "ready", "up to the first healthy answer"),
 )
 
 
@@ -61,6 +62,14 @@ def fetch(container: Container, path: str = DEFAULT_PATH) -> list[Event]:
     with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
         member = archive.extractfile(archive.getmembers()[0])
         return parse(member.read().decode(errors="replace").splitlines()) if member else []
+
+
+def created(container: Container) -> float:
+    """Return the wall-clock time in seconds at which the engine made a container."""
+    text = str(container.attrs["Created"])
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    moment = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc)
+    return moment.timestamp() + float(f"0.{fraction or 0}")
 
 
 def phases(events: Sequence[Event], created: float | None = None) -> list[Phase]:

@@ -85,8 +85,8 @@ def resolve(requirements: Sequence[str], target: Target, wheelhouse: Path | None
         EnvironmentLacks: pip is missing.
         WarmimageError: an index cannot be reached, or a locked wheel has changed.
     """
-    if wheelhouse and not wheelhouse.is_dir():
-        raise ConfigError("the wheelhouse is not a folder", where="wheelhouse", got=str(wheelhouse))
+    if wheelhouse:
+        check_wheelhouse(wheelhouse)
     wanted = [*requirements, "pip"]
     platform = target.platforms[0]
     locked = locks.read(lock_file)
@@ -98,6 +98,19 @@ def resolve(requirements: Sequence[str], target: Target, wheelhouse: Path | None
     folder = _download("\n".join(wanted) + "\n", target, wheelhouse, exact=False)
     made = locks.from_folder(folder, wanted, target.python, platform)
     return Wheelset(made, folder, fresh=True)
+
+
+def check_wheelhouse(wheelhouse: Path) -> None:
+    """Refuse a wheelhouse that is no folder.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not wheelhouse.is_dir():
+        raise ConfigError(
+            "the wheelhouse is not a folder", where="wheelhouse", got=str(wheelhouse), expected="a folder of wheels",
+            fix="pip download --dest DIR REQUIREMENTS, then --wheelhouse DIR",
+        )  # fmt: skip
 
 
 def _download(requirements: str, target: Target, wheelhouse: Path | None, *, exact: bool) -> Path:
@@ -145,7 +158,8 @@ def _pip(target: Target) -> list[str]:
     if own == target.python:
         return command
     other = shutil.which(f"python{target.python}", path=os.environ.get("PATH"))
-    if other:
+    # A version manager's stand-in may be there without the version that it stands in for.
+    if other and subprocess.run([other, "-c", ""], capture_output=True, check=False).returncode == 0:
         return [*command, "--python", other]
     warn(
         f"no python{target.python} here: conditions in requirements are read as for Python {own}; the build checks them"

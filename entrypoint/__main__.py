@@ -5,7 +5,7 @@ import sys
 if not __package__:
     # Run as a folder, Python puts the folder itself on sys.path and knows no package: give the modules theirs.
     sys.path[0] = sys.path[0].rstrip("/").rpartition("/")[0] or "/"
-    __package__ = "entrypoint"
+    __package__, __spec__ = "entrypoint", None  # Python 3.12 and later warn when the two disagree
 
 from .main import main
 

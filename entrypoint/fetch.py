@@ -27,9 +27,10 @@ def complete(directory: str, revision: str) -> bool:
 def main(repository: str, revision: str, directory: str) -> int:
     """Download, and return the exit code: 0, or 69 with one line that says why."""
     os.environ.pop("HF_HUB_OFFLINE", None)  # set in the image for the engine, which must not ask the hub again
-    from huggingface_hub import snapshot_download
-
     try:
+        from huggingface_hub import model_info, snapshot_download
+
+        model_info(repository, revision=revision)  # else a hub out of reach is as good as a folder with anything in it
         snapshot_download(repository, revision=revision, local_dir=directory)
         with open(os.path.join(directory, MARKER), "w", encoding="utf-8") as file:
             file.write(revision + "\n")
@@ -41,5 +42,6 @@ def main(repository: str, revision: str, directory: str) -> int:
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # this script's folder: its other modules must not shadow the hub library's
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]  # this script's folder: its other modules must not shadow the hub library's
     sys.exit(main(*sys.argv[1:]))

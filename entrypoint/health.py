@@ -27,11 +27,14 @@ def pid1_arguments() -> list[str]:
 def main(plan: str = PLAN) -> int:
     """Ask once and return the exit code."""
     settings = load(pid1_arguments(), dict(os.environ), "", plan)
-    connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=4)
+    if settings.unprobed:
+        print(f"not asked: {settings.unprobed}")
+        return 0
+    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=4)
     try:
         connection.request("GET", settings.engine["health_path"])
         status = connection.getresponse().status
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         print(f"not answering on port {settings.port}: {error}")
         return 1
     print(f"HTTP {status}")

@@ -50,8 +50,9 @@ class Ladder:
                 continue
             outcome = self._run(tier, began)
             code = outcome.code
-            if retried or not worth_retrying(tier, outcome):
-                return code
+            self._timeline.event("engine.ended", code=code, signal=outcome.signal, ready=outcome.ready)
+            if retried or self._settings.unprobed or not worth_retrying(tier, outcome):
+                return code  # where readiness cannot be seen, a server that served for days would be started again
             retried = True
             self._timeline.event("tier.failed", tier=tier.name, reason=str(outcome))
             say(f"{tier.name} failed: the engine {outcome} before it was ready; trying the next tier")
@@ -77,7 +78,7 @@ class Ladder:
     def _run(self, tier: Tier, began: float) -> Outcome:
         settings = self._settings
         reason = settings.quick or settings.unprobed
-        probe = None if reason else HealthProbe(settings.port, settings.engine["health_path"])
+        probe = None if reason else HealthProbe(settings.host, settings.port, settings.engine["health_path"])
         if settings.unprobed:
             self._timeline.event("probe.declined", reason=settings.unprobed)
             say(f"ready not reported: {settings.unprobed}")

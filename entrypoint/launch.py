@@ -1,55 +1,63 @@
-"""Tier ``preload``, inside the engine's process: load native libraries on a thread, then run the engine's own script.
+"""Tier ``preload``, inside the engine's process: prepare what helps its imports, then run the engine's own script.
 
-Run as a script: ``python launch.py TIMELINE PROGRAM [ARGUMENT]...``.  The thread touches no Python state: it only calls
-``dlopen``, through ``ctypes``, which releases the GIL, on libraries that use no Python themselves.  Nothing is imported
-on it, so the main thread's imports cannot race it (that race is why vLLM's #40331 was reverted).
+Run as a script: ``python launch.py TIMELINE PROGRAM [ARGUMENT]...``.  The thread that opens libraries touches no Python
+state: it calls ``dlopen`` alone, which releases the GIL, on libraries that use no Python themselves.  Nothing is
+imported on it, so the main thread's imports cannot race it (that race is why vLLM's #40331 was reverted).
 """
 
 from __future__ import annotations
 
+import json
 import os
+import runpy
 import sys
 
 if not __package__:
+    if getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, "")  # the place of this script's folder, which PYTHONSAFEPATH leaves out
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     __package__ = "entrypoint"
 
-from . import libraries
-from .timeline import Timeline
-
-
-def is_interpreter(program: str) -> bool:
-    """Return whether a program is a Python interpreter rather than a script for one."""
-    return os.path.basename(program).startswith("python")
+from . import forkserver, libraries
+from .settings import PLAN, is_interpreter
+from .timeline import Timeline, say
 
 
 def main() -> None:
     """Preload, then become the engine."""
     path, program, *arguments = sys.argv[1:]
     timeline = Timeline(path, "engine")
-    libraries.preload(timeline)
-    timeline.event("engine.entered")
     del sys.path[0]  # this package's: the engine's own first entry takes its place
+    try:
+        with open(PLAN, encoding="utf-8") as file:
+            engine = json.load(file)["engine"]
+        forkserver.prepare(engine, timeline)  # first: it starts a process, which no thread of ours may see half-way
+        libraries.preload(timeline)
+    except Exception as error:
+        timeline.event("preload.failed", reason=repr(error))
+        say(f"preload skipped: {error!r}")
+    timeline.event("engine.entered")
     run(program, arguments)
 
 
 def run(program: str, arguments: list[str]) -> None:
     """Run a console script, or an interpreter's ``-m MODULE``, as the interpreter itself would have."""
-    import runpy
-
+    safe_path = getattr(sys.flags, "safe_path", False)
     if is_interpreter(program):
         module = arguments[arguments.index("-m") + 1]
         sys.argv = [module, *arguments[arguments.index("-m") + 2 :]]
-        sys.path.insert(0, os.getcwd())
+        if not safe_path:
+            sys.path.insert(0, os.getcwd())
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         return
     sys.argv = [program, *arguments]
-    sys.path.insert(0, os.path.dirname(os.path.realpath(program)))
+    if not safe_path:
+        sys.path.insert(0, os.path.dirname(os.path.realpath(program)))
     main_module = type(sys)("__main__")
     main_module.__dict__.update(__file__=program, __builtins__=__builtins__, __spec__=None, __cached__=None)
     sys.modules["__main__"] = main_module
     with open(program, "rb") as file:
-        code = compile(file.read(), program, "exec")
+        code = compile(file.read(), program, "exec", dont_inherit=True)  # not this module's __future__
     exec(code, main_module.__dict__)
 
 

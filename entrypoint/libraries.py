@@ -28,7 +28,7 @@ def preload(timeline: Timeline, closure: str = CLOSURE) -> threading.Thread | No
         loader = ctypes.CDLL(None)
         loader.dlopen.restype = ctypes.c_void_p
         loader.dlopen.argtypes = [ctypes.c_char_p, ctypes.c_int]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         timeline.event("libraries.declined", reason=repr(error))
         return None
     if not paths:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from . import fetch
 from .ladder import Ladder
@@ -32,10 +32,11 @@ def main(arguments: Sequence[str]) -> int:
     began = time.monotonic()
     try:
         settings = load(arguments, initial_environment(), DEFAULT_PATH)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         say(f"error: this image's plan cannot be read: {error!r}; build the image again")
         return EXIT_BROKEN_IMAGE
     timeline = Timeline(settings.timeline, "supervisor", truncate=True)
+    settings = replace(settings, timeline=timeline.path)
     timeline.event(
         "started", wall=time.time(), engine=settings.engine["name"], start=settings.start,
         # Names alone: the values may be secret.
@@ -68,13 +69,20 @@ def _serve(settings: Settings, timeline: Timeline, supervisor: Supervisor, began
                 return code
         weights = check(model["path"])
         timeline.event("volume.checked", files=len(weights), bytes=sum(os.path.getsize(path) for path in weights))
-    if settings.prefetch and not settings.quick:
-        supervisor.helper("prefetch", lambda child: Prefetch(child).run(CLOSURE, weights))
-    else:
-        timeline.event("prefetch.declined", reason=settings.quick or "WARMIMAGE_PREFETCH=off")
+    _start_prefetch(settings, timeline, supervisor, weights)
     if supervisor.stop_requested:
-        return 128 + signal.SIGTERM
+        return 128 + supervisor.stop_requested
     return Ladder(settings, timeline, supervisor).start(began)
+
+
+def _start_prefetch(settings: Settings, timeline: Timeline, supervisor: Supervisor, weights: list[str]) -> None:
+    """Start prefetch, unless this start ends at once or the user has switched it off."""
+    if settings.quick or settings.prefetch == "off":
+        timeline.event("prefetch.declined", reason=settings.quick or "WARMIMAGE_PREFETCH=off")
+        return
+    if settings.prefetch not in ("", "on"):
+        say(f"WARMIMAGE_PREFETCH is {settings.prefetch!r}, neither on nor off: prefetch stays on")
+    supervisor.helper("prefetch", lambda child: Prefetch(child).run(CLOSURE, weights))
 
 
 def _download(settings: Settings, timeline: Timeline, supervisor: Supervisor) -> int:

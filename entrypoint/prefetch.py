@@ -12,14 +12,15 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from queue import Empty, SimpleQueue
+from dataclasses import dataclass, field
+from queue import SimpleQueue
 
-from .pagecache import memory_headroom, read_through, resident_bytes
+from .pagecache import STRIDE, memory_headroom, read_through, resident_bytes
 from .timeline import Timeline
 
 READERS = 4
 
-#: The image's files are recorded largest first; where this many are resident, so are the rest, and looking at
+#: The image's files are recorded in load order; where this many are resident, so are the rest, and looking at
 #: thousands of small ones would cost more than it brings (measured: 0.16 s for 3,400 files).
 SAMPLE = 64
 
@@ -37,7 +38,7 @@ class Prefetch:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._stop = threading.Event()
-        self._reason = "done"
+        self._ended = ""
 
     def run(self, closure: str, weights: Sequence[str]) -> None:
         """Prefetch the hot files that ``closure`` lists, then ``weights``; the work of a helper process.
@@ -49,65 +50,79 @@ class Prefetch:
         signal.signal(signal.SIGTERM, self._end)
         budget = int(memory_headroom() * MEMORY_SHARE)
         if os.path.exists(closure):
-            with open(closure, encoding="utf-8") as file:
-                files = json.load(file)["files"]
-            if all(resident_bytes(path) >= os.path.getsize(path) for path in files[:SAMPLE]):
-                reason = f"the {min(SAMPLE, len(files))} largest files are resident"
-                self._timeline.event("prefetch.declined", target="image", reason=reason)
-            else:
-                budget -= self._read("image", files, budget)
+            try:
+                budget -= self._read_image(closure, budget)
+            except (OSError, ValueError, KeyError, TypeError) as error:  # a damaged closure must not cost the weights
+                self._timeline.event("prefetch.declined", target="image", reason=repr(error))
         self._read("weights", weights, budget)
 
+    def _read_image(self, closure: str, budget: int) -> int:
+        """Read the image's hot files unless they are there; return the bytes that they want in memory."""
+        with open(closure, encoding="utf-8") as file:
+            files = json.load(file)["files"]
+        if not all(resident_bytes(path) >= os.path.getsize(path) for path in files[:SAMPLE] if os.path.exists(path)):
+            return self._read("image", files, budget)
+        reason = f"the first {min(SAMPLE, len(files))} files are resident"
+        self._timeline.event("prefetch.declined", target="image", reason=reason)
+        return 0
+
     def _end(self, _number: int, _frame: object) -> None:
-        self._reason = "server ready or stopping"
+        self._ended = "server ready or stopping"
         self._stop.set()
 
     def _read(self, target: str, paths: Sequence[str], budget: int) -> int:
-        """Read one target's files and say in one event what came of it; return the bytes that are now resident."""
+        """Read one target's files and say in one event what came of it; return the bytes that it wants in memory."""
         began = time.monotonic()
-        wanted = resident = read = 0
-        queue: SimpleQueue[str] = SimpleQueue()
-        failures: list[str] = []
+        work = _Work(SimpleQueue(), self._stop)
+        readers = [threading.Thread(target=work.drain, daemon=True) for _ in range(READERS)]
+        for reader in readers:
+            reader.start()
+        wanted = resident = 0
+        reason = "done"
         for path in paths:
             if self._stop.is_set():
                 break
             try:
-                size, cached = os.path.getsize(path), resident_bytes(path)
+                size = os.path.getsize(path)
+                cached = resident_bytes(path) if size > STRIDE else 0  # a small file is read sooner than looked at
             except OSError as error:
-                failures.append(f"{path}: {error.strerror}")
+                work.failures.append(f"{path}: {error.strerror}")
                 continue
+            if wanted + size > budget:
+                reason = f"memory window of {budget} bytes"
+                break
             wanted += size
             resident += cached
-            if cached >= size:
-                continue
-            if wanted > budget:
-                self._reason = f"memory window of {budget} bytes"
-                break
-            queue.put(path)
-        results: SimpleQueue[int] = SimpleQueue()
-        readers = [
-            threading.Thread(target=self._drain, args=(queue, results, failures), daemon=True) for _ in range(READERS)
-        ]
-        for reader in readers:
-            reader.start()
+            if cached < size:
+                work.queue.put(path)
+        for _ in readers:
+            work.queue.put(None)
         for reader in readers:
             reader.join()
-        while not results.empty():
-            read += results.get()
-        seconds = time.monotonic() - began
         self._timeline.event(
             "prefetch.ended", target=target, files=len(paths), wanted_bytes=wanted, resident_bytes=resident,
-            read_bytes=read, seconds=round(seconds, 3), reason=self._reason, failures=failures[:8],
+            read_bytes=sum(work.done), seconds=round(time.monotonic() - began, 3), reason=self._ended or reason,
+            failures=work.failures[:8],
         )  # fmt: skip
-        return resident + read
+        return wanted
 
-    def _drain(self, queue: SimpleQueue[str], results: SimpleQueue[int], failures: list[str]) -> None:
-        while not self._stop.is_set():
-            try:
-                path = queue.get_nowait()
-            except Empty:
+
+@dataclass(frozen=True)
+class _Work:
+    """Files to read, and what came of them; several readers share it."""
+
+    queue: SimpleQueue[str | None]
+    stop: threading.Event
+    done: list[int] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def drain(self) -> None:
+        """Read files until there are no more."""
+        while not self.stop.is_set():
+            path = self.queue.get()
+            if path is None:
                 return
             try:
-                results.put(read_through(path, self._stop))
+                self.done.append(read_through(path, self.stop))
             except OSError as error:
-                failures.append(f"{path}: {error.strerror}")
+                self.failures.append(f"{path}: {error.strerror}")

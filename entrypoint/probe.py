@@ -8,19 +8,21 @@ import time
 
 
 class HealthProbe:
-    """Asks ``http://127.0.0.1:PORT/PATH`` again and again until it answers 200.
+    """Asks ``http://HOST:PORT/PATH`` again and again until it answers 200.
 
     The owner's loop waits until ``descriptor`` is ready or ``wait()`` seconds have passed, then calls ``step()``.
 
     Args:
+        host: address of the server, as numbers.
         port: TCP port of the server.
         path: health path, such as ``/health``.
         interval: seconds between two questions.
         patience: seconds after which a question without an answer is dropped and asked anew.
     """
 
-    def __init__(self, port: int, path: str, interval: float = 0.02, patience: float = 5.0) -> None:
-        self._address = ("127.0.0.1", port)
+    def __init__(self, host: str, port: int, path: str, interval: float = 0.02, patience: float = 5.0) -> None:
+        self._address = (host, port)
+        self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._request = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n".encode()
         self._interval = interval
         self._patience = patience
@@ -65,7 +67,7 @@ class HealthProbe:
     def _ask(self) -> None:
         self._answer, self._sent = b"", False
         self._deadline = time.monotonic() + self._patience
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._socket = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         if self._socket.connect_ex(self._address) not in (0, errno.EINPROGRESS):
             self._again()
 

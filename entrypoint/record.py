@@ -21,7 +21,7 @@ def import_closure(modules: Sequence[str]) -> list[dict[str, str]]:
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             skipped.append({"module": module, "reason": f"{type(error).__name__}: {error}"[:300]})
     return skipped
 
@@ -72,13 +72,15 @@ def main(imports_path: str, output: str) -> int:
         print(f"warmimage: error: the engine cannot be imported in this image: {broken[0]['reason']}", file=sys.stderr)
         return 1
     mapped = mapped_libraries()
-    files = sorted({*mapped, *module_files()}, key=os.path.getsize, reverse=True)
+    # In load order.  The engine's own libraries are left to `libraries`: of their bytes a start touches a small part.
+    native = native_libraries(engine["native_libraries"], mapped)
+    files = [path for path in dict.fromkeys([*module_files(), *mapped]) if path not in native]
     closure = {
         "modules": [name for name in engine["modules"] if name in sys.modules],
         "skipped": skipped,
         "files": files,
         "bytes": sum(os.path.getsize(path) for path in files),
-        "libraries": native_libraries(engine["native_libraries"], mapped),
+        "libraries": native,
     }
     with open(output, "w", encoding="utf-8") as file:
         json.dump(closure, file, indent=1)
@@ -87,5 +89,6 @@ def main(imports_path: str, output: str) -> int:
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # this script's folder: its other modules must not shadow the engine's
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]  # this script's folder: its other modules must not shadow the engine's
     sys.exit(main(*sys.argv[1:]))

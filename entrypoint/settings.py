@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +24,7 @@ class Settings:
         arguments: the engine arguments given after the image name.
         environment: the container's environment, byte for byte, which is the engine's too.
         start: the rung asked for, ``auto`` or a tier's name.
-        prefetch: whether files are to be read into the page cache beside the start.
+        prefetch: ``off`` where nothing is to be read into the page cache beside the start.
         timeline: path of the timeline file.
     """
 
@@ -30,7 +32,7 @@ class Settings:
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     start: str
-    prefetch: bool
+    prefetch: str
     timeline: str
 
     @property
@@ -60,6 +62,13 @@ class Settings:
         return last_port(self.command, self.engine["port_flags"], int(self.engine["port"]))
 
     @property
+    def host(self) -> str:
+        """The address to ask for health: the one the engine is told to listen on, the loopback's if that is a name."""
+        host = last_value(self.command, ("--host",))
+        every = host in ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
+        return host if is_address(host) and not every else "127.0.0.1"
+
+    @property
     def unprobed(self) -> str:
         """Why readiness cannot be seen over plain HTTP on a TCP port, or an empty string."""
         for argument in self.command:
@@ -69,18 +78,38 @@ class Settings:
         return ""
 
 
+def is_interpreter(program: str) -> bool:
+    """Return whether a program is a Python interpreter rather than a script for one."""
+    return os.path.basename(program).startswith("python")
+
+
+def is_address(host: str) -> bool:
+    """Return whether a host is an address in numbers, which no name service need be asked for."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            socket.inet_pton(family, host)
+            return True
+    return False
+
+
 def last_port(command: Sequence[str], flags: Sequence[str], default: int) -> int:
-    """Return the port that the last of ``flags`` in ``command`` names, in either spelling, else ``default``."""
-    port = default
+    """Return the port that the last of ``flags`` in ``command`` names, else ``default``."""
+    value = last_value(command, flags)
+    valid = value.isascii() and value.isdigit() and len(value) <= 5 and int(value) < 65536
+    return int(value) if valid else default  # the engine itself refuses what is no port
+
+
+def last_value(command: Sequence[str], flags: Sequence[str]) -> str:
+    """Return the value of the last of ``flags`` in ``command``, in either spelling, else an empty string."""
+    found = ""
     for index, argument in enumerate(command):
         name, equals, value = argument.partition("=")
         if name not in flags:
             continue
         if not equals:
             value = command[index + 1] if index + 1 < len(command) else ""
-        if value.isdigit():
-            port = int(value)
-    return port
+        found = value
+    return found
 
 
 def initial_environment() -> dict[str, str]:
@@ -112,6 +141,6 @@ def load(arguments: Sequence[str], environment: Mapping[str, str], timeline: str
         arguments=tuple(arguments),
         environment=environment,
         start=environment.get("WARMIMAGE_START", "") or data["start"],
-        prefetch=environment.get("WARMIMAGE_PREFETCH", "on") != "off",
+        prefetch=environment.get("WARMIMAGE_PREFETCH", ""),
         timeline=environment.get("WARMIMAGE_TIMELINE", timeline),
     )

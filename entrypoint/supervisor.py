@@ -54,7 +54,7 @@ class Outcome:
 
     def __str__(self) -> str:
         if self.signal:
-            return f"was killed by {signal.Signals(self.signal).name}"
+            return f"was killed by {signal_name(self.signal)}"
         return f"ended with exit code {self.code}"
 
 
@@ -73,7 +73,7 @@ class Supervisor:
         self._pending: list[int] = []
         self._helpers: dict[int, str] = {}
         self.engine = 0
-        self._stopped = False
+        self._stopped = 0
         self._wakeup, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         for number in signal.valid_signals() - OWN_SIGNALS | {signal.SIGCHLD}:
@@ -143,13 +143,11 @@ class Supervisor:
         if probe:
             probe.close()
         self.engine = 0
-        outcome = Outcome(status, ready, self._stopped, time.monotonic() - began)
-        self._timeline.event("engine.ended", code=outcome.code, signal=outcome.signal, ready=ready)
-        return outcome
+        return Outcome(status, ready, bool(self._stopped), time.monotonic() - began)
 
     @property
-    def stop_requested(self) -> bool:
-        """Whether a stop signal has come, whether or not an engine was there to take it."""
+    def stop_requested(self) -> int:
+        """The number of the last stop signal that came, whether or not an engine was there to take it, or 0."""
         self._pass_signals_on()
         return self._stopped
 
@@ -176,8 +174,8 @@ class Supervisor:
         for number in pending:
             if number == signal.SIGCHLD:
                 continue
-            self._timeline.event("signal", name=signal.Signals(number).name)
-            self._stopped = self._stopped or number in STOP_SIGNALS
+            self._timeline.event("signal", name=signal_name(number))
+            self._stopped = number if number in STOP_SIGNALS else self._stopped
             if self.engine:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.engine, number)
@@ -198,8 +196,11 @@ class Supervisor:
                 self._timeline.event("orphan.reaped", child=pid)
 
     def _spawn(self, command: Sequence[str], environment: Mapping[str, str], directory: str) -> int:
+        # Held back until the child has the default dispositions: a signal passed on to it at once must not meet _note.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
             return pid
         try:
             reset_signals()
@@ -207,9 +208,18 @@ class Supervisor:
             os.chdir(directory)
             os.execvpe(command[0], list(command), dict(environment))  # noqa: S606
         except OSError as error:
-            say(f"error: cannot start the engine: {error.strerror}: {error.filename or command[0]}")
+            subject = directory if error.filename == directory else command[0]  # not the last folder of PATH tried
+            say(f"error: cannot start the engine: {error.strerror}: {subject}")
         finally:
             os._exit(127)
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name; the real-time signals between the first and the last have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def reset_signals() -> None:

@@ -18,6 +18,9 @@ class Timeline:
     Args:
         path: the file; its folder must exist.  An empty string keeps no file.
         process: the name of this process in the events, such as ``supervisor``.
+
+    Attributes:
+        path: the file, or an empty string when it cannot be written.
     """
 
     def __init__(self, path: str, process: str, *, truncate: bool = False) -> None:
@@ -30,6 +33,7 @@ class Timeline:
         try:
             self._descriptor = os.open(path, flags, 0o644)
         except OSError as error:
+            self.path = ""  # for whoever is handed it: said once is enough
             say(f"timeline not written: {error.strerror}: {path}")
 
     def event(self, name: str, /, **fields: object) -> None:
@@ -59,6 +63,6 @@ class Timeline:
 def say(message: str) -> None:
     """Write one line to standard error, where ``docker logs`` shows it beside the engine's own output."""
     try:
-        os.write(2, f"warmimage: {message}\n".encode())
+        os.write(2, f"warmimage: {message}\n".encode(errors="backslashreplace"))  # paths may be no valid UTF-8
     except OSError:
         return  # Standard error is closed: there is nowhere left to say so, and the server must start all the same.

@@ -75,7 +75,7 @@ def missing_shards(directory: str) -> list[str]:
         try:
             with open(os.path.join(directory, name), encoding="utf-8") as file:
                 shards = set(json.load(file)["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise VolumeError(f"{name} in the model volume {directory} is not a safetensors index: {error}") from None
-        return sorted(shards - present)
+        return sorted(shards - present, key=str)
     return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,7 +50,7 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
-    """Build container images for GPU model servers that start several times sooner, without changing the server."""
+    """Build container images for GPU model servers that start sooner, without changing the server."""
     global _verbosity
     _verbosity = verbose
 
@@ -71,7 +72,7 @@ def main() -> None:
         _report([Problem(f"internal error: {type(error).__name__}: {error}", fix=fix)])
         code, failure = 1, error
     if _verbosity >= 2 or os.environ.get("WARMIMAGE_DEBUG"):
-        raise failure
+        traceback.print_exception(failure)
     sys.exit(code)
 
 

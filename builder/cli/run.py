@@ -12,12 +12,19 @@ import typer
 def run(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="Reference or id of an image built by warmimage.")],
     engine_args: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- ENGINE ARGS]", help="Engine arguments, unchanged.")
+        list[str] | None, typer.Argument(metavar="-- ENGINE_ARGS", help="Engine arguments, unchanged.")
     ] = None,
     model_dir: Annotated[
-        Path | None, typer.Option("--model-dir", metavar="DIR", help="Model directory to mount, read-only.")
+        Path | None,
+        typer.Option(
+            "--model-dir",
+            metavar="DIR",
+            help="Model directory to mount; read-only, unless the image downloads its model.",
+        ),
     ] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Host port. Default: the server's own.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Host port, 0 for a free one. Default: the server's own.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Host address to publish the port on.")] = "127.0.0.1",
     gpus: Annotated[str, typer.Option(metavar="all|N|device=ID", help="GPUs to give the container.")] = "",
     env: Annotated[

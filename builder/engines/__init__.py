@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from ..errors import ConfigError
 from .adapter import EngineAdapter
@@ -32,17 +32,26 @@ def adapters() -> dict[str, EngineAdapter]:
     """
     found = {adapter.name: adapter for adapter in (TRANSFORMERS, VLLM, SGLANG)}
     for point in entry_points(group=GROUP):
-        adapter = point.load()
-        if not isinstance(adapter, EngineAdapter) or adapter.name in found:
-            raise ConfigError(
-                f"engine {point.name!r} cannot be registered",
-                where=f"entry point {GROUP}: {point.name} = {point.value}",
-                got=f"the taken name {adapter.name!r}" if isinstance(adapter, EngineAdapter) else repr(type(adapter)),
-                expected="an EngineAdapter with a name of its own",
-                fix=f"pip uninstall {point.dist.name if point.dist else 'the distribution that registers it'}",
-            )
+        try:
+            adapter = point.load()
+        except Exception as error:  # whatever another distribution's module does when it is imported
+            raise _unfit(point, f"{type(error).__name__}: {error}") from None
+        if not isinstance(adapter, EngineAdapter):
+            raise _unfit(point, f"a {type(adapter).__name__}")
+        if adapter.name in found:
+            raise _unfit(point, f"the taken name {adapter.name!r}")
         found[adapter.name] = adapter
     return found
+
+
+def _unfit(point: EntryPoint, got: str) -> ConfigError:
+    return ConfigError(
+        f"engine {point.name!r} cannot be registered",
+        where=f"entry point {GROUP}: {point.name} = {point.value}",
+        got=got,
+        expected="an EngineAdapter with a name of its own",
+        fix=f"pip uninstall {point.dist.name if point.dist else 'the distribution that registers it'}",
+    )
 
 
 def get(name: str, where: str = "engine") -> EngineAdapter:

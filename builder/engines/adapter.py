@@ -38,7 +38,8 @@ class EngineAdapter:
         required_modules: those of ``modules`` without which an image is broken.
         native_libraries: shared objects that use no Python, as patterns relative to ``sys.path`` entries, that may be
             opened before the imports.
-        start_methods: the ``multiprocessing`` start methods that the engine accepts.
+        start_methods: the ``multiprocessing`` start methods that the engine accepts; empty when it starts no process.
+        start_method_variable: the variable by which it takes one, or an empty string.
     """
 
     name: str
@@ -58,7 +59,8 @@ class EngineAdapter:
     unprobed_flags: tuple[str, ...] = ()
     quick_flags: tuple[str, ...] = ("--help", "-h", "--version")
     native_libraries: tuple[str, ...] = ()
-    start_methods: tuple[str, ...] = ("spawn",)
+    start_methods: tuple[str, ...] = ()
+    start_method_variable: str = ""
 
     @property
     def directory(self) -> str:

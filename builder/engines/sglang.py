@@ -29,4 +29,5 @@ SGLANG = EngineAdapter(
     required_modules=("torch", "sglang.launch_server"),
     model_modules=("sglang.srt.models.{model_type}",),
     native_libraries=TORCH_LIBRARIES,
+    start_methods=("spawn",),
 )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from ..launch import is_interpreter
-from ..settings import CLOSURE, ROOT, Settings
+from ..settings import CLOSURE, ROOT, Settings, is_interpreter
 from .base import Tier
 
 
@@ -22,7 +21,7 @@ class Preload(Tier):
         if not os.path.exists(CLOSURE):
             return f"the image has no {CLOSURE}"
         if not self._script(settings):
-            return f"{settings.command[0]} is not a Python script on PATH"
+            return f"{settings.command[0]} is neither a Python script on PATH nor an interpreter with -m"
         return ""
 
     def command(self, settings: Settings) -> list[str]:
@@ -32,10 +31,12 @@ class Preload(Tier):
         return [settings.plan["python"], launcher, settings.timeline, self._script(settings), *engine[1:]]
 
     def _script(self, settings: Settings) -> str:
-        """Return the path of the engine's program: its interpreter or a Python script, else an empty string."""
+        """Return the path of the engine's program if it is an interpreter with ``-m`` or a Python script, else ""."""
         path = shutil.which(settings.command[0], path=settings.environment.get("PATH")) or ""
-        if not path or is_interpreter(path):
-            return path
+        if not path:
+            return ""
+        if is_interpreter(path):
+            return path if settings.command[1:2] == ["-m"] else ""
         with open(path, "rb") as file:
             shebang = file.readline()
         return path if shebang.startswith(b"#!") and b"python" in shebang else ""

@@ -1,0 +1,60 @@
+# Two commands set everything up by themselves: `make demo` and `make test`.
+# Every target works on the built wheel, installed into .venv: what is tested is what is shipped.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+SOURCES := $(shell find builder entrypoint templates -type f -not -name '*.pyc')
+CODE := builder entrypoint templates tests
+PYTEST := $(PY) -m pytest
+TESTS ?= tests
+
+.PHONY: help demo test lint format typecheck docs golden bench vllm-cpu-base clean
+
+help: ## Say what the targets do
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+demo: $(VENV)/installed ## Build an image for a small model, run it, show the answer and the start-up timelines
+	.ci/with-engine $(PY) -m tests.demo
+
+test: lint typecheck ## All that CI runs: lint, types, unit tests, and real images on a real engine
+	WITH_ENGINE_ALSO=docker-registry=docker-registry .ci/with-engine $(PYTEST) $(TESTS) -m "not slow"
+
+lint: $(VENV)/installed ## Check style
+	$(VENV)/bin/ruff check $(CODE)
+	$(VENV)/bin/ruff format --check $(CODE)
+
+format: $(VENV)/installed ## Fix style
+	$(VENV)/bin/ruff check --fix $(CODE)
+	$(VENV)/bin/ruff format $(CODE)
+
+typecheck: $(VENV)/installed ## Check the types of the installed wheel
+	cd $(VENV) && bin/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p warmimage
+
+docs: $(VENV)/installed ## Write the generated documents anew
+	$(PY) tests/docs/generate.py
+
+golden: $(VENV)/installed ## Write the golden Dockerfiles anew
+	$(PY) -m tests.builder.golden --write
+
+bench: $(VENV)/installed ## Time starts of the demo image, tiers interleaved
+	.ci/with-engine $(PY) -m tests.bench
+
+vllm-cpu-base: $(VENV)/installed ## Build warmimage-test/vllm-cpu:0.32.0, unmodified vLLM for CPU
+	.ci/with-engine $(PY) -m tests.images.vllm_cpu
+
+clean: ## Remove what the other targets made here
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/requirements: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip "setuptools>=77" wheel
+	$(PY) -m pip install --quiet ".[dev]"
+	rm -rf build *.egg-info
+	touch $@
+
+$(VENV)/installed: $(VENV)/requirements $(SOURCES) README.md
+	rm -rf build *.egg-info
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+	rm -rf build *.egg-info
+	touch $@

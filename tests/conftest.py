@@ -1,0 +1,61 @@
+"""What all tests share: a quiet, private environment, and the engine where a test asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.images import vllm_cpu
+from tests.support.images import warmimage
+from tests.support.tiny_model import make_tiny_model
+
+TRANSFORMERS_IMAGE = "warmimage-test/transformers:1"
+VLLM_IMAGE = "warmimage-test/vllm:1"
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No colour, and none of the user's own settings."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    for name in ("WARMIMAGE_DEBUG", "WARMIMAGE_START", "WARMIMAGE_FILE", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[docker.DockerClient]:
+    """A client of the engine that the tests run on."""
+    made = docker.from_env(timeout=600)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small real model, readable by any user."""
+    directory = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-qwen2")
+    for parent in (directory, *directory.parents[:4]):
+        parent.chmod(parent.stat().st_mode | 0o055)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def transformers_image(client: docker.DockerClient, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image composed by the command: transformers on CPU.  It stays, so that the next run builds on its layers."""
+    lock_folder = tmp_path_factory.mktemp("transformers")
+    (lock_folder / "warmimage.yaml").write_text(f"model: {tiny_model}\naccelerator: cpu\n", encoding="utf-8")
+    warmimage("build", "--file", str(lock_folder / "warmimage.yaml"), "--tag", TRANSFORMERS_IMAGE)
+    return TRANSFORMERS_IMAGE
+
+
+@pytest.fixture(scope="session")
+def vllm_image(client: docker.DockerClient, tiny_model: Path) -> str:
+    """An image derived by the command from an image of unmodified vLLM for CPU."""
+    base = vllm_cpu.build(client)
+    warmimage(
+        "build", "--model", str(tiny_model), "--engine", "vllm", "--accelerator", "cpu", "--base-image", base,
+        "--tag", VLLM_IMAGE,
+    )  # fmt: skip
+    return VLLM_IMAGE

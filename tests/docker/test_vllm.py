@@ -1,0 +1,58 @@
+"""Unmodified vLLM for CPU, derived from an engine image."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import docker
+import pytest
+from warmimage import timeline
+
+from tests.support.images import completion, container, wait_ended, wait_ready
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
+
+MODEL = "tiny-qwen2"
+ARGUMENTS = ["--dtype", "float32", "--max-model-len", "512", "--enforce-eager"]
+OPTIONS = {"shm_size": "1g"}
+
+
+def test_completions_are_those_of_the_engine_started_by_hand(
+    client: docker.DockerClient, vllm_image: str, tiny_model: Path
+) -> None:
+    hand = ["serve", "/model", "--served-model-name", MODEL, "--host", "0.0.0.0", "--port", "8000", *ARGUMENTS]
+    with container(client, vllm_image, hand, tiny_model, entrypoint="vllm", init=True, **OPTIONS) as made:
+        port = wait_ready(made)
+        expected = completion(port, MODEL), completion(port, MODEL, stream=True)
+        made.stop(timeout=30)
+        code = wait_ended(made)
+    with container(client, vllm_image, ARGUMENTS, tiny_model, **OPTIONS) as made:
+        port = wait_ready(made)
+        assert (completion(port, MODEL), completion(port, MODEL, stream=True)) == expected
+        assert expected[0] == expected[1] != ""
+        made.stop(timeout=30)
+        assert wait_ended(made) == code
+        events = timeline.fetch(made)
+    assert [event["tier"] for event in timeline.find(events, "ready")] == ["preload"]
+    (declined,) = timeline.find(events, "forkserver.declined")
+    assert declined["reason"] == "vllm accepts fork and spawn"
+
+
+def start_in_preload(client: docker.DockerClient, image: str, model: Path) -> str:
+    """Start once in tier preload; return its log when it did not come up in that tier, else an empty string."""
+    with container(client, image, ARGUMENTS, model, environment={"WARMIMAGE_START": "preload"}, **OPTIONS) as made:
+        wait_ready(made)
+        log = str(made.logs().decode())
+        tiers = [event["tier"] for event in timeline.find(timeline.fetch(made), "ready")]
+    return "" if tiers == ["preload"] and "ImportError" not in log else log
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_fifty_starts_two_at_a_time_never_break_an_import(
+    client: docker.DockerClient, vllm_image: str, tiny_model: Path
+) -> None:
+    with ThreadPoolExecutor(2) as pool:  # as many as this product's own test machines have cores: both are loaded
+        logs = list(pool.map(lambda _: start_in_preload(client, vllm_image, tiny_model), range(50)))
+    assert [log for log in logs if log] == []

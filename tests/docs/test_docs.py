@@ -1,0 +1,201 @@
+"""The documents say what is so: generated text is fresh, links lead somewhere, commands and events exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from warmimage import configfile, engines
+from warmimage.config import Config
+
+from . import generate
+from .readme import README, ROOT, fenced_blocks, readme_commands
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+#: Commands of README.md and of the other documents, with the document that shows them.
+COMMANDS = [
+    pytest.param(command, id=f"{path.name}:{number}")
+    for path in DOCUMENTS
+    for number, command in readme_commands(include_norun=True, path=path)
+]
+
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_EVENT = re.compile(r"\.event\(\s*f?\"([a-z.{}]+)\"")
+
+
+def prose(path: Path) -> str:
+    """Return a document without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", generate.documents(), ids=lambda path: path.name)
+def test_generated_document_is_fresh(path: Path) -> None:
+    """``make docs`` would change nothing."""
+    assert path.read_text(encoding="utf-8") == generate.documents()[path], "run: make docs"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    """Every link that is no address names a file that is there, and a heading in it."""
+    for target in _LINK.findall(prose(path)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        assert file.exists(), target
+        assert file.is_relative_to(ROOT), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_shell_blocks_say_whether_they_run(path: Path) -> None:
+    """A block of commands is ``sh`` where it runs on any machine, ``sh norun`` elsewhere; only README.md has the first.
+
+    An unknown word would hide a block from the tests.
+    """
+    for words, number, _ in fenced_blocks(path.read_text(encoding="utf-8")):
+        allowed = [["sh", "norun"], ["json"], ["yaml"], ["toml"], ["python"], ["text"]]
+        allowed += [["sh"]] if path == README else []
+        assert words in allowed, f"line {number - 1}: {words}"
+
+
+def test_readme_has_commands_to_run() -> None:
+    """The quick start can be run from top to bottom: it builds an image before it uses it, and names no other."""
+    commands = [command for _, command in readme_commands()]
+    assert commands[0].startswith("warmimage build ")
+    tag = shlex.split(commands[0])[-1]
+    users = [shlex.split(command) for command in commands if re.match(r"docker run|warmimage (run|inspect)", command)]
+    assert all(tag in words for words in users)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_exists(command: str) -> None:
+    """Every ``warmimage`` command names a verb and flags that exist, every ``make`` command a target."""
+    words = shlex.split(command)
+    if words[0] == "make":
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        targets = [word for word in words[1:] if "=" not in word]
+        assert set(targets) <= set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    if words[0] == "warmimage":
+        verb, *rest = words[1:]
+        assert verb in generate.VERBS
+        own = rest[: rest.index("--")] if "--" in rest else rest
+        flags = {word.partition("=")[0] for word in own if word.startswith("-")}
+        known = set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", help_of(verb)))
+        assert flags <= known
+
+
+def help_of(verb: str, _cache: dict[str, str] = {}) -> str:  # noqa: B006 - kept between calls on purpose
+    """Return a verb's ``--help``, asked for once: its options alone, as examples may name other programs' flags."""
+    if verb not in _cache:
+        _cache[verb] = generate.help_text(verb).partition("Options:")[2]
+    return _cache[verb]
+
+
+def test_readme_is_short() -> None:
+    """A reader sees all of it."""
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 180
+
+
+def test_readme_states_no_speed() -> None:
+    """Claims about speed come only from benchmarks, with numbers that anyone can measure again."""
+    assert not re.search(r"\d\s*(?:x|%|s|ms|seconds|times)(?:\W|$)", prose(README))
+
+
+def test_changelog_begins_with_this_version() -> None:
+    """The newest version in the changelog is the project's."""
+    newest = re.search(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    version = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest
+    assert version
+    assert newest[1] == version[1]
+
+
+def test_every_event_is_documented() -> None:
+    """docs/timeline.md names every event that the entrypoint writes, and no other."""
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "entrypoint").rglob("*.py"))
+    written = {name.replace("{name}", "prefetch") for source in sources for name in _EVENT.findall(source)}
+    tables = (ROOT / "docs" / "timeline.md").read_text(encoding="utf-8").partition("## Phases")[0]
+    documented = set(re.findall(r"^\| `([a-z]+(?:\.[a-z]+)?)` \| .* \|$", tables, flags=re.MULTILINE))
+    fields = {"t", "pid", "process", "event", "target", "files", "seconds", "reason", "failures"}
+    assert documented - fields == written
+
+
+def test_every_field_of_the_adapter_is_documented() -> None:
+    """docs/engines.md names every field of an adapter, and no other."""
+    table = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8").partition("## Fields")[2].partition("##")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE)) == set(engines.EngineAdapter.__dataclass_fields__)
+
+
+def test_every_module_has_a_place_in_the_architecture() -> None:
+    """docs/architecture.md names every module of the builder and of the entrypoint, and no other."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for folder in ("builder", "entrypoint"):
+        section = text.partition(f"### Modules of `{folder}/`")[2].partition("\n#")[0]
+        cells = re.findall(r"^\| (`.+?) \|", section, flags=re.MULTILINE)
+        named = {name for cell in cells for name in re.findall(r"`([\w/]+)`", cell)}
+        found = {path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("__")}
+        found |= {f"{path.parent.name}/" for path in (ROOT / folder).glob("*/__init__.py")}
+        assert named == found
+
+
+def test_configuration_example_is_valid(tmp_path: Path) -> None:
+    """The examples of configuration files are accepted as they stand."""
+    for path in DOCUMENTS:
+        for words, _, lines in fenced_blocks(path.read_text(encoding="utf-8")):
+            if words == ["yaml"]:
+                file = tmp_path / "warmimage.yaml"
+                file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+                assert isinstance(configfile.load(file, {}, {}), Config)
+
+
+def test_engine_example_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of a third-party engine is one that the registry takes, under the name that its command uses."""
+    blocks = list(fenced_blocks((ROOT / "docs" / "engines.md").read_text(encoding="utf-8")))
+    (source,) = ("\n".join(lines) for words, _, lines in blocks if words == ["python"])
+    (project,) = ("\n".join(lines) for words, _, lines in blocks if words == ["toml"])
+    names: dict[str, Any] = {}
+    exec(source, names)  # noqa: S102 - our own example
+
+    class Point:
+        name, value, dist = "tinyserve", "warmimage_tinyserve:ADAPTER", None
+
+        @staticmethod
+        def load() -> object:
+            return names["ADAPTER"]
+
+    assert f'{Point.name} = "{Point.value}"' in project
+    assert f'[project.entry-points."{engines.GROUP}"]' in project
+    monkeypatch.setattr(engines, "entry_points", lambda group: [Point] if group == engines.GROUP else [])
+    engines.adapters.cache_clear()
+    try:
+        assert engines.get("tinyserve") is names["ADAPTER"]
+    finally:
+        engines.adapters.cache_clear()
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_invariant_has_a_test(number: int) -> None:
+    """The command that docs/architecture.md shows finds a test for each invariant."""
+    tests = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert any(f'"""Invariant {number}:' in text for text in tests)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.svg")), ids=lambda path: path.name)
+def test_picture_stands_alone(path: Path) -> None:
+    """A picture loads nothing, has words for those who cannot see it, and is readable on a dark page."""
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"<(?:script|image|foreignObject|use)\b|@import|url\(|href", text)
+    assert "<title" in text
+    assert "<desc" in text
+    assert "prefers-color-scheme: dark" in text

@@ -1,0 +1,49 @@
+"""Fixtures of the tests of what runs inside an image; each process is started by every interpreter at hand."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .harness import NAMESPACE, SOURCE, UNPRIVILEGED, Image, interpreters, works
+
+PYTHONS = interpreters()
+
+
+@pytest.fixture(scope="session", params=PYTHONS.values(), ids=[f"python{version}" for version in PYTHONS])
+def python(request: pytest.FixtureRequest) -> str:
+    """Return the path of an interpreter that an image may bring."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def compiled(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the entrypoint's folder as an image has it: source with compiled bytecode."""
+    folder = tmp_path_factory.mktemp("compiled") / "entrypoint"
+    shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture
+def image(python: str, compiled: Path, tmp_path: Path) -> Image:
+    """Return an image whose engine does what its arguments say."""
+    return Image(tmp_path, python, compiled)
+
+
+@pytest.fixture
+def in_namespace() -> None:
+    """Skip where no process may become PID 1 of a namespace of its own."""
+    if not works(*NAMESPACE):
+        pytest.skip("a PID namespace may not be made here (needs root or user namespaces)")
+
+
+@pytest.fixture
+def unprivileged() -> tuple[str, ...]:
+    """Return a command prefix after which file permissions hold even for root."""
+    if not works(*UNPRIVILEGED):
+        pytest.skip("capabilities cannot be dropped here (needs setpriv and root)")
+    return UNPRIVILEGED
