@@ -166,7 +166,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _hub(config: Config) -> Model:
     """Resolve a Hub id to a commit; offline, only a mounted model can go on without."""
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
 
     try:
         with phase(f"resolving {config.model} on the Hub"):
@@ -187,6 +193,10 @@ def _hub(config: Config) -> Model:
             f"the Hub has no model {config.model!r} that you may read",
             where="model",
             fix="hf auth login, or --model DIR",
+        ) from None
+    except EntryNotFoundError:
+        raise ConfigError(
+            f"the Hub model {config.model!r} has no config.json", where="model", expected="a transformers model"
         ) from None
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         if config.weights != "mount":

@@ -7,7 +7,23 @@ if not __package__:
     sys.path[0] = sys.path[0].rstrip("/").rpartition("/")[0] or "/"
     __package__, __spec__ = "entrypoint", None  # Python 3.12 and later warn when the two disagree
 
-from .main import main
+
+def run() -> int:
+    """Run the supervisor, or where this Python cannot even load it, the engine's own command."""
+    try:
+        from .main import main
+    except Exception as error:
+        import json
+        import os
+
+        print(f"warmimage: supervisor skipped: {error!r}; starting the engine as it is", file=sys.stderr, flush=True)
+        with open(os.path.join(sys.path[0], "plan.json"), encoding="utf-8") as file:
+            engine = json.load(file)["engine"]
+        os.chdir(engine["directory"])
+        command = [*engine["command"], *engine["args"], *sys.argv[1:]]
+        os.execvp(command[0], command)  # noqa: S606 - the engine's own command
+    return main(sys.argv[1:])
+
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run())

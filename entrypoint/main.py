@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,8 @@ from .settings import CLOSURE, ROOT, Settings, initial_environment, load
 from .supervisor import Supervisor, reset_signals
 from .timeline import DEFAULT_PATH, Timeline, say
 from .volume import EXIT_NO_MODEL, VolumeError, check
+
+_OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 
 #: Exit code when the image itself is broken (EX_SOFTWARE of sysexits.h).
 EXIT_BROKEN_IMAGE = 70
@@ -39,8 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     settings = replace(settings, timeline=timeline.path)
     timeline.event(
         "started", wall=time.time(), engine=settings.engine["name"], start=settings.start,
-        # Names alone: the values may be secret.
-        flags=[argument.partition("=")[0] for argument in arguments if argument.startswith("-")],
+        # Names of long options alone: a value may be secret, even one that begins with a dash.
+        flags=[name for name in (word.partition("=")[0] for word in arguments) if _OPTION.fullmatch(name)],
         uid=os.getuid(), tool=settings.plan["tool_version"],
     )  # fmt: skip
     supervisor = Supervisor(timeline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import threading
@@ -29,12 +30,12 @@ def resident_bytes(path: str) -> int:
     """Return how many bytes of a file are in the page cache.
 
     Asks ``cachestat`` (Linux 6.5), else ``mincore`` on a mapping of the file.  The kernel answers neither for files of
-    others that we may only read, as an image's are to its user: the first fails, the second calls every page resident
-    (``can_do_mincore``).  Such a file is sampled by reading a page here and there,
-    and looking whether the kernel had to fetch it.
+    others that we may only read, as an image's are to its user: the first fails, the second would call every page
+    resident (``can_do_mincore``).
 
     Raises:
-        OSError: the file cannot be read, or this kernel keeps no account of reads.
+        PermissionError: it is such a file; ``sampled_bytes`` may tell.
+        OSError: the file cannot be opened, or neither call is allowed.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -46,32 +47,44 @@ def resident_bytes(path: str) -> int:
             return min(size, int(result.cache) * mmap.PAGESIZE)
         if os.fstat(descriptor).st_uid == os.geteuid() or os.access(path, os.W_OK):
             return min(size, _mincore(descriptor, size) * mmap.PAGESIZE)
-        return _sampled(descriptor, size)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
     finally:
         os.close(descriptor)
 
 
-def _sampled(descriptor: int, size: int) -> int:
-    """Return about how many bytes of an open file are resident, from one page in every ``STRIDE`` bytes.
+def sampled_bytes(path: str) -> int:
+    """Return about how many bytes of a file are resident, from one page in every ``STRIDE`` bytes.
 
-    Reads each sample and looks whether the kernel charged this thread for fetching it from storage.
+    Reads each sample and looks whether the kernel charged this thread for fetching it from storage.  That holds for
+    block devices, so for an image's layers; some network and FUSE file systems charge nobody, and look resident.
+
+    Raises:
+        OSError: the file cannot be read, or this kernel keeps no account of reads.
     """
-    page = bytearray(1)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # no readahead: a sample fetches its own page alone
-    resident = 0
-    offsets = range(0, size, STRIDE)
-    fetched = _fetched_bytes()
-    for offset in offsets:
-        os.preadv(descriptor, [page], offset)
-        before, fetched = fetched, _fetched_bytes()
-        resident += before == fetched
-    return size * resident // len(offsets)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        page = bytearray(1)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # no readahead: a sample fetches its own page alone
+        size = os.fstat(descriptor).st_size
+        offsets = range(0, size, STRIDE)
+        resident = 0
+        fetched = _fetched_bytes()
+        for offset in offsets:
+            os.preadv(descriptor, [page], offset)
+            before, fetched = fetched, _fetched_bytes()
+            resident += before == fetched
+        return size * resident // len(offsets) if size else 0
+    finally:
+        os.close(descriptor)
 
 
 def _fetched_bytes() -> int:
     """Return how many bytes this thread has had fetched from storage."""
     with open("/proc/thread-self/io", encoding="ascii") as file:
-        return next(int(row.split()[1]) for row in file if row.startswith("read_bytes:"))
+        for row in file:
+            if row.startswith("read_bytes:"):
+                return int(row.split()[1])
+    raise OSError(errno.ENOTSUP, "no account of reads", "/proc/thread-self/io")
 
 
 def _mincore(descriptor: int, size: int) -> int:

@@ -11,11 +11,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
-from .pagecache import STRIDE, memory_headroom, read_through, resident_bytes
+from .pagecache import STRIDE, memory_headroom, read_through, resident_bytes, sampled_bytes
 from .timeline import Timeline
 
 READERS = 4
@@ -54,14 +54,14 @@ class Prefetch:
                 budget -= self._read_image(closure, budget)
             except (OSError, ValueError, KeyError, TypeError) as error:  # a damaged closure must not cost the weights
                 self._timeline.event("prefetch.declined", target="image", reason=repr(error))
-        self._read("weights", weights, budget)
+        self._read("weights", weights, budget, volume_bytes)
 
     def _read_image(self, closure: str, budget: int) -> int:
         """Read the image's hot files unless they are there; return the bytes that they want in memory."""
         with open(closure, encoding="utf-8") as file:
             files = json.load(file)["files"]
-        if not all(resident_bytes(path) >= os.path.getsize(path) for path in files[:SAMPLE] if os.path.exists(path)):
-            return self._read("image", files, budget)
+        if not all(layer_bytes(path) >= os.path.getsize(path) for path in files[:SAMPLE] if os.path.exists(path)):
+            return self._read("image", files, budget, layer_bytes)
         reason = f"the first {min(SAMPLE, len(files))} files are resident"
         self._timeline.event("prefetch.declined", target="image", reason=reason)
         return 0
@@ -70,8 +70,11 @@ class Prefetch:
         self._ended = "server ready or stopping"
         self._stop.set()
 
-    def _read(self, target: str, paths: Sequence[str], budget: int) -> int:
-        """Read one target's files and say in one event what came of it; return the bytes that it wants in memory."""
+    def _read(self, target: str, paths: Sequence[str], budget: int, look: Callable[[str], int]) -> int:
+        """Read one target's files and say in one event what came of it; return the bytes that it wants in memory.
+
+        ``look`` tells how many bytes of a file are resident.
+        """
         began = time.monotonic()
         work = _Work(SimpleQueue(), self._stop)
         readers = [threading.Thread(target=work.drain, daemon=True) for _ in range(READERS)]
@@ -84,7 +87,7 @@ class Prefetch:
                 break
             try:
                 size = os.path.getsize(path)
-                cached = resident_bytes(path) if size > STRIDE else 0  # a small file is read sooner than looked at
+                cached = look(path) if size > STRIDE else 0  # a small file is read sooner than looked at
             except OSError as error:
                 work.failures.append(f"{path}: {error.strerror}")
                 continue
@@ -105,6 +108,25 @@ class Prefetch:
             failures=work.failures[:8],
         )  # fmt: skip
         return wanted
+
+
+def layer_bytes(path: str) -> int:
+    """Return how many bytes of an image's file are resident, by samples where the kernel does not tell."""
+    try:
+        return resident_bytes(path)
+    except PermissionError:
+        return sampled_bytes(path)
+
+
+def volume_bytes(path: str) -> int:
+    """Return how many bytes of a volume's file are resident, 0 where the kernel does not tell.
+
+    Samples would not do: on a file system that accounts no reads all would look resident, and nothing be prefetched.
+    """
+    try:
+        return resident_bytes(path)
+    except PermissionError:
+        return 0
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class HealthProbe:
 
     def _send(self, connection: socket.socket, late: bool) -> None:
         refused = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if refused or late:
+        if refused or late or _connected_to_itself(connection):
             return self._again()
         try:
             connection.send(self._request)
@@ -101,3 +101,11 @@ class HealthProbe:
     def _again(self) -> None:
         self.close()
         self._deadline = time.monotonic() + self._interval
+
+
+def _connected_to_itself(connection: socket.socket) -> bool:
+    """Return whether a connection is its own peer, as can be on a free port of the range that ports are given from."""
+    try:
+        return bool(connection.getsockname() == connection.getpeername())
+    except OSError:
+        return False  # not connected yet

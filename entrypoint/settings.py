@@ -132,10 +132,13 @@ def load(arguments: Sequence[str], environment: Mapping[str, str], timeline: str
 
     Raises:
         OSError: the plan cannot be read: this is no image of ours.
-        ValueError: the plan is not JSON.
+        ValueError: the plan is not JSON, or not a plan.
     """
     with open(plan, encoding="utf-8") as file:
         data = json.load(file)
+    absent = {"engine", "model", "weights", "python", "tiers", "start", "tool_version"} - set(data)
+    if absent:
+        raise ValueError(f"no {', '.join(sorted(absent))} in the plan")
     return Settings(
         plan=data,
         arguments=tuple(arguments),

@@ -58,6 +58,8 @@ def check(directory: str) -> list[str]:
     if not weights:
         raise VolumeError(f"no weights ({', '.join(WEIGHT_ENDINGS)}) in the model volume {directory}; {mount}")
     for path in weights:
+        if not os.path.exists(path):
+            raise VolumeError(f"{path} is a link out of the model volume; mount the folder that holds what it names")
         if not os.access(path, os.R_OK):
             raise VolumeError(f"{path} cannot be read by uid {os.getuid()}; make it readable (chmod -R a+rX DIR)")
     absent = missing_shards(directory)
@@ -68,8 +70,7 @@ def check(directory: str) -> list[str]:
 
 def missing_shards(directory: str) -> list[str]:
     """Return the shards that the model's index names and the directory lacks, sorted."""
-    present = set(os.listdir(directory))
-    for name in sorted(present):
+    for name in sorted(os.listdir(directory)):
         if not name.endswith(WEIGHT_ENDINGS[0] + INDEX_ENDING):
             continue
         try:
@@ -77,5 +78,5 @@ def missing_shards(directory: str) -> list[str]:
                 shards = set(json.load(file)["weight_map"].values())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise VolumeError(f"{name} in the model volume {directory} is not a safetensors index: {error}") from None
-        return sorted(shards - present, key=str)
+        return sorted(shard for shard in map(str, shards) if not os.path.lexists(os.path.join(directory, shard)))
     return []

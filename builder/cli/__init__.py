@@ -67,6 +67,10 @@ def main() -> None:
         failure: BaseException = error
     except KeyboardInterrupt as error:
         code, failure = 130, error
+    except OSError as error:
+        what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        _report([Problem(what, fix="check that the path is there and may be written")])
+        code, failure = 1, error
     except Exception as error:
         fix = "warmimage -vv shows the traceback; please report it"
         _report([Problem(f"internal error: {type(error).__name__}: {error}", fix=fix)])
@@ -82,7 +86,8 @@ def _report(problems: Sequence[Problem]) -> None:
 
     from ..console import fail, product
 
-    if "--json" in sys.argv:
+    own = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
+    if "--json" in own:
         product(json.dumps({"errors": [asdict(problem) for problem in problems]}))
     for problem in problems:
         fail(str(problem))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,7 +31,7 @@ def run(
         list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="Variable of the container.")
     ] = None,
     start: Annotated[
-        str | None, typer.Option(metavar="auto|preload|plain", help="Rung of the start-up ladder to begin with.")
+        Literal["auto", "preload", "plain"] | None, typer.Option(help="Rung of the start-up ladder to begin with.")
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running when ready; print its id.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of the container.")] = None,

@@ -37,6 +37,9 @@ class Preload(Tier):
             return ""
         if is_interpreter(path):
             return path if settings.command[1:2] == ["-m"] else ""
-        with open(path, "rb") as file:
-            shebang = file.readline()
+        try:
+            with open(path, "rb") as file:
+                shebang = file.readline()
+        except OSError:
+            return ""  # executable, not readable: no script of ours to run
         return path if shebang.startswith(b"#!") and b"python" in shebang else ""

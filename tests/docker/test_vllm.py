@@ -53,6 +53,7 @@ def start_in_preload(client: docker.DockerClient, image: str, model: Path) -> st
 def test_fifty_starts_two_at_a_time_never_break_an_import(
     client: docker.DockerClient, vllm_image: str, tiny_model: Path
 ) -> None:
+    """Invariant 2: with both cores loaded, no start breaks an import, ever."""
     with ThreadPoolExecutor(2) as pool:  # as many as this product's own test machines have cores: both are loaded
         logs = list(pool.map(lambda _: start_in_preload(client, vllm_image, tiny_model), range(50)))
     assert [log for log in logs if log] == []

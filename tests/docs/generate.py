@@ -12,6 +12,7 @@ from typing import Any
 
 from warmimage.cli.options import _FLAGS
 from warmimage.config import Config
+from warmimage.schema import FILE_NAME, schema_text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -32,7 +33,8 @@ A flag wins over an environment variable, a variable over the file, the file ove
   All errors are reported at once, each with file, line and key, and the command ends with exit code 3.
 - A key without a flag is set in the file only.
 - A list in a variable is separated by spaces: `WARMIMAGE_TAGS="a:1 b:1"`.
-- Paths are relative to the current folder. `warmimage.lock` lies beside the file, or in the current folder without one.
+- Paths in the file are relative to the file's folder, those of flags and variables to the current one.
+  `warmimage.lock` lies beside the file, or in the current folder without one.
 
 These variables are read by the `warmimage` command.
 What a container reads at start is in the [README](../README.md#environment-variables-in-the-container).
@@ -129,7 +131,11 @@ def help_text(verb: str) -> str:
 
 def documents() -> dict[Path, str]:
     """Return the text of every generated document by its path."""
-    return {DOCS / "configuration.md": configuration_text(), DOCS / "cli.md": cli_text()}
+    return {
+        DOCS / "configuration.md": configuration_text(),
+        DOCS / "cli.md": cli_text(),
+        DOCS / FILE_NAME: schema_text(),
+    }
 
 
 if __name__ == "__main__":

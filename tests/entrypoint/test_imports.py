@@ -37,6 +37,7 @@ def test_only_the_standard_library_is_imported(path: Path) -> None:
 
 
 def test_no_function_that_runs_on_a_thread_imports() -> None:
+    """Invariant 2: no package is imported on one thread while another may import it."""
     tree = ast.parse((SOURCE / "libraries.py").read_text())
     targets = {
         keyword.value.id

@@ -21,6 +21,7 @@ REPORT = 'cat "/proc/$$/cmdline" "/proc/$$/environ"; pwd -P'
 
 @pytest.mark.parametrize("locale", [{}, {b"LC_ALL": b"C"}, {b"LANG": b"no_SUCH"}], ids=["unset", "C", "unknown"])
 def test_plain_start_is_byte_for_byte_the_engines_own_command(image: Image, locale: dict[bytes, bytes]) -> None:
+    """Invariant 1: with every optimisation off, command line and environment are exactly the engine's own."""
     image.write_plan(command=["sh", "-c", REPORT, "sh"], args=["--from", "the plan", "ü"])
     arguments = [b"caf\xe9", "ünï".encode(), b"", b"a  b", b"--x=$HOME", b"-v"]
     environment = {key.encode(): value.encode() for key, value in image.environment(**OFF).items()}
@@ -57,6 +58,7 @@ def test_engine_has_default_signals_and_only_the_standard_descriptors(image: Ima
     ],
 )
 def test_exit_code_and_output_are_the_engines(image: Image, word: str, code: int) -> None:
+    """Invariant 4: exit code, standard output and standard error are the engine's."""
     ended = image.run("out:answer", "err:problem", word, **OFF)
     assert (ended.code, ended.out, ended.err) == (code, b"answer\n", b"problem\n")
 
@@ -69,6 +71,7 @@ def test_engine_that_does_not_exist_is_said_with_127(image: Image) -> None:
 
 
 def test_every_signal_is_passed_on_once(image: Image) -> None:
+    """Invariant 4: signals behave as if the engine were PID 1's only child."""
     names = ["SIGUSR1", "SIGHUP", "SIGINT", "SIGQUIT", "SIGWINCH", str(real_time_signal()), "SIGUSR1"]
     words = [f"count:{name}" for name in dict.fromkeys(names)]
     with image.start(*words, "trap:SIGTERM:5", "out:up", "sleep:30", **OFF) as container:

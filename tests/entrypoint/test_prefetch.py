@@ -171,7 +171,7 @@ def test_residency_of_a_file_of_another_owner_is_known(tmp_path: Path, unprivile
     evict(path)
     path.chmod(0o444)
     os.chown(path, 65534, 65534)
-    ask = f"from warmimage.entrypoint.pagecache import resident_bytes; print(resident_bytes({str(path)!r}))"
+    ask = f"from warmimage.entrypoint.prefetch import layer_bytes; print(layer_bytes({str(path)!r}))"
     asked = subprocess.run([*unprivileged, sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert int(asked.stdout) < MIB
     path.read_bytes()

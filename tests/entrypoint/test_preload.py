@@ -157,6 +157,7 @@ def test_libraries_of_the_closure_are_opened(image: Image) -> None:
 
 
 def test_slow_library_holds_up_the_fork_and_nothing_else(image: Image) -> None:
+    """Invariant 3: a process of ours forks no child while a second thread of ours runs."""
     compiler = shutil.which("cc")
     if not compiler:
         pytest.skip("no C compiler")

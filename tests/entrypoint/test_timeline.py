@@ -15,6 +15,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def test_every_line_is_an_event_on_one_clock(image: Image) -> None:
+    """Invariant 5: every decision and phase is one JSON line, on one monotonic clock."""
     image.timeline.write_text("left over from the last start\n")
     image.run("--port", str(free_port()), "listen", "serve:200", "until:ready", "until:prefetch.ended", "end:0")
     events = [json.loads(row) for row in image.timeline.read_text().splitlines()]
