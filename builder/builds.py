@@ -111,8 +111,9 @@ def _show_next(config: Config, plan: Plan, reference: str) -> None:
     mount = f" -v {directory}:{plan.model.path}:ro" if plan.model.mounted else ""
     gpus = " --gpus all" if plan.accelerator == "cuda" else ""
     model_dir = f" --model-dir {directory}" if plan.model.mounted else ""
+    shared = f" --shm-size {plan.engine.shared_memory}" if plan.engine.shared_memory else ""
     port = plan.engine.port
     note("Next:")
     note(f"  warmimage run {reference}{model_dir}{gpus}")
-    note(f"  docker run --rm{gpus} -p {port}:{port}{mount} {reference}")
+    note(f"  docker run --rm{gpus}{shared} -p {port}:{port}{mount} {reference}")
     note(f"  warmimage inspect {reference}")

@@ -36,6 +36,7 @@ class EnginePlan(Frozen):
     required_modules: tuple[str, ...]
     native_libraries: tuple[str, ...]
     import_environment: dict[str, str]
+    shared_memory: int
     start_methods: tuple[str, ...]
     start_method_variable: str
 

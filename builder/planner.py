@@ -126,6 +126,7 @@ def make_plan(config: Config, inputs: Inputs, lock_file: lock.Lock | None = None
             required_modules=adapter.required_modules,
             native_libraries=adapter.native_libraries,
             import_environment=dict(adapter.import_environment.get(config.accelerator, {})),
+            shared_memory=adapter.shared_memory,
             start_methods=adapter.start_methods,
             start_method_variable=adapter.start_method_variable,
         ),

@@ -124,7 +124,7 @@ def _create_arguments(plan: Plan, options: Options) -> dict[str, Any]:
         "environment": options.environment,
         "ports": {f"{inside}/tcp": (options.host, outside or None)},
         "cap_drop": ["ALL"],  # no tier of this version needs any
-        "shm_size": "1g",  # engines pass tensors between their processes there; Docker's 64 MB end in a bus error
+        "shm_size": plan.engine.shared_memory or None,
         "labels": {"dev.warmimage.run": "1"},
     }
     if options.model_dir:

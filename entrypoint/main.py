@@ -16,6 +16,8 @@ from .supervisor import Supervisor, reset_signals
 from .timeline import DEFAULT_PATH, Timeline, say
 from .volume import EXIT_NO_MODEL, VolumeError, check
 
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the kernel's, not a file of ours
+
 _OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 
 #: Exit code when the image itself is broken (EX_SOFTWARE of sysexits.h).
@@ -72,10 +74,25 @@ def _serve(settings: Settings, timeline: Timeline, supervisor: Supervisor, began
                 return code
         weights = check(model["path"])
         timeline.event("volume.checked", files=len(weights), bytes=sum(os.path.getsize(path) for path in weights))
+    _check_shared_memory(settings, timeline)
     _start_prefetch(settings, timeline, supervisor, weights)
     if supervisor.stop_requested:
         return 128 + supervisor.stop_requested
     return Ladder(settings, timeline, supervisor).start(began)
+
+
+def _check_shared_memory(settings: Settings, timeline: Timeline) -> None:
+    """Say when ``/dev/shm`` is smaller than the engine wants: the engine itself may end in a bus error."""
+    wanted = settings.engine["shared_memory"]
+    try:
+        found = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return  # none is mounted; the engine says so itself
+    size = found.f_blocks * found.f_frsize
+    if size < wanted:
+        timeline.event("shared_memory.small", bytes=size, wanted_bytes=wanted)
+        engine = settings.engine["name"]
+        say(f"{_SHARED_MEMORY} has {size >> 20} MiB, {engine} wants {wanted >> 20}: run with --shm-size {wanted}")
 
 
 def _start_prefetch(settings: Settings, timeline: Timeline, supervisor: Supervisor, weights: list[str]) -> None:

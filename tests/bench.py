@@ -18,7 +18,7 @@ from warmimage import timeline
 from warmimage.console import console, note
 
 from tests.demo import TAG, build
-from tests.support.images import completion, container, wait_ready
+from tests.support.images import completion, container, wait_for_event, wait_ready
 from tests.support.tiny_model import make_tiny_model
 
 ARMS = {
@@ -32,6 +32,7 @@ def start(client: docker.DockerClient, image: str, arm: str, model: Path, argume
     """Start once, and return the seconds from the container's creation to ready, and the completion."""
     with container(client, image, arguments, model, environment=ARMS[arm], shm_size="1g") as made:
         port = wait_ready(made)
+        wait_for_event(made, "ready")
         text = completion(port, model.name)
         return sum(phase.seconds for phase in timeline.phases(timeline.fetch(made), timeline.created(made))), text
 

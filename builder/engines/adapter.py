@@ -38,6 +38,7 @@ class EngineAdapter:
         required_modules: those of ``modules`` without which an image is broken.
         native_libraries: shared objects that use no Python, as patterns relative to ``sys.path`` entries, that may be
             opened before the imports.
+        shared_memory: bytes of ``/dev/shm`` that the engine's processes want; 0 when they share none.
         start_methods: the ``multiprocessing`` start methods that the engine accepts; empty when it starts no process.
         start_method_variable: the variable by which it takes one, or an empty string.
     """
@@ -59,6 +60,7 @@ class EngineAdapter:
     unprobed_flags: tuple[str, ...] = ()
     quick_flags: tuple[str, ...] = ("--help", "-h", "--version")
     native_libraries: tuple[str, ...] = ()
+    shared_memory: int = 0
     start_methods: tuple[str, ...] = ()
     start_method_variable: str = ""
 

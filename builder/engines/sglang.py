@@ -29,5 +29,6 @@ SGLANG = EngineAdapter(
     required_modules=("torch", "sglang.launch_server"),
     model_modules=("sglang.srt.models.{model_type}",),
     native_libraries=TORCH_LIBRARIES,
+    shared_memory=1 << 30,
     start_methods=("spawn",),
 )

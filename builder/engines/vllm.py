@@ -25,6 +25,7 @@ VLLM = EngineAdapter(
     required_modules=("torch", "vllm.entrypoints.cli.main"),
     model_modules=("vllm.model_executor.models.{model_type}",),
     native_libraries=TORCH_LIBRARIES,
+    shared_memory=1 << 30,
     # Of 0.32: its check of the variable refuses any other, and its CPU platform forces spawn.
     start_methods=("fork", "spawn"),
     start_method_variable="VLLM_WORKER_MULTIPROC_METHOD",

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import docker
 import pytest
-from docker.models.containers import Container
 from warmimage import timeline
 
-from tests.support.images import completion, container, wait_ended, wait_ready
+from tests.support.images import completion, container, wait_ended, wait_for_event, wait_ready
 
 pytestmark = pytest.mark.docker
 
@@ -41,6 +40,7 @@ def test_completions_and_stop_are_the_engines_own(
         port = wait_ready(made)
         assert (completion(port, MODEL), completion(port, MODEL, stream=True)) == by_hand[:2]
         assert len(by_hand[0]) > 4
+        wait_for_event(made, "ready")
         began = time.monotonic()
         made.stop(timeout=10)
         assert wait_ended(made) == by_hand[2]
@@ -97,15 +97,8 @@ def test_healthcheck_follows_the_port_given_at_start(
     with container(client, transformers_image, ["--port", "9123"], tiny_model, ports=ports) as made:
         command = client.images.get(transformers_image).attrs["Config"]["Healthcheck"]["Test"][1:]
         assert made.exec_run(command).exit_code == 1, "healthy before the server listens"
-        _wait_for_event(made, "ready")
+        wait_for_event(made, "ready")
         assert made.exec_run(command).exit_code == 0
-
-
-def _wait_for_event(made: Container, name: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not timeline.find(timeline.fetch(made), name):
-        assert time.monotonic() < deadline, made.logs().decode()
-        time.sleep(0.2)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import docker
 import pytest
 from warmimage import timeline
 
-from tests.support.images import completion, container, wait_ended, wait_ready
+from tests.support.images import completion, container, wait_ended, wait_for_event, wait_ready
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
 
@@ -42,9 +42,9 @@ def test_completions_are_those_of_the_engine_started_by_hand(
 def start_in_preload(client: docker.DockerClient, image: str, model: Path) -> str:
     """Start once in tier preload; return its log when it did not come up in that tier, else an empty string."""
     with container(client, image, ARGUMENTS, model, environment={"WARMIMAGE_START": "preload"}, **OPTIONS) as made:
-        wait_ready(made)
+        events = wait_for_event(made, "ready", seconds=300)
         log = str(made.logs().decode())
-        tiers = [event["tier"] for event in timeline.find(timeline.fetch(made), "ready")]
+        tiers = [event["tier"] for event in timeline.find(events, "ready")]
     return "" if tiers == ["preload"] and "ImportError" not in log else log
 
 

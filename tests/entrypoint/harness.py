@@ -125,6 +125,7 @@ class Image:
                 "health_path": "/health", "port": free_port(), "port_flags": ["--port"],
                 "unprobed_flags": ["--ssl-keyfile"], "quick_flags": ["--help"], "modules": [], "required_modules": [],
                 "native_libraries": [], "import_environment": {}, "start_methods": [], "start_method_variable": "",
+                "shared_memory": 0,
             },
             "base": {
                 "reference": "python", "image": "python", "digest": None, "python": python, "python_version": "3.10",

@@ -50,3 +50,12 @@ def test_unwritable_file_costs_one_line(image: Image, tmp_path: Path, name: byte
 def test_full_disk_ends_it_with_one_line_of_each_process(image: Image) -> None:
     ended = image.run("end:3", WARMIMAGE_TIMELINE="/dev/full", WARMIMAGE_START="plain", WARMIMAGE_PREFETCH="off")
     assert (ended.code, ended.said) == (3, ["timeline ends here: No space left on device: /dev/full"])
+
+
+def test_too_little_shared_memory_is_said_before_the_engine_fails_on_it(image: Image) -> None:
+    image.write_plan(shared_memory=1 << 60)
+    (line,) = image.run("end:0").said
+    assert line.startswith("/dev/shm has ")
+    assert line.endswith(f"run with --shm-size {1 << 60}")
+    (event,) = image.events("shared_memory.small")
+    assert 0 < event["bytes"] < event["wanted_bytes"] == 1 << 60

@@ -15,6 +15,7 @@ from typing import Any
 
 import docker
 from docker.models.containers import Container
+from warmimage import timeline
 
 COMMAND = str(Path(sys.executable).parent / "warmimage")
 
@@ -67,6 +68,18 @@ def wait_ready(running: Container, seconds: float = 240) -> int:
         assert running.status == "running", running.logs().decode()[-4000:]
         time.sleep(0.1)
     raise AssertionError(f"not ready after {seconds} s:\n{running.logs().decode()[-4000:]}")
+
+
+def wait_for_event(running: Container, name: str, seconds: float = 120) -> list[timeline.Event]:
+    """Wait until a container's timeline has an event, and return the timeline.
+
+    The supervisor sees by its own question that the server is ready, which may be after somebody else's.
+    """
+    deadline = time.monotonic() + seconds
+    while not timeline.find(events := timeline.fetch(running), name):
+        assert time.monotonic() < deadline, running.logs().decode()[-4000:]
+        time.sleep(0.2)
+    return events
 
 
 def request(port: int, method: str, path: str, body: object = None) -> tuple[int, str]:
