@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ DEFAULT_BASE = "python:3.12-slim-bookworm"
 DEBIAN_SUITE = "bookworm"
 DEBIAN_BASE = f"warmimage-base/debian:{DEBIAN_SUITE}"
 DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates"
+_IMAGE_ID = re.compile(r"(sha256:)?[0-9a-f]{64}")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: Pythons that ``entrypoint/`` runs on.
@@ -53,9 +55,9 @@ class Base:
     """A base image and what is in it.
 
     Attributes:
-        reference: as it stands in the Dockerfile's FROM, pinned by digest where a registry gave one.
+        reference: as it stands in the Dockerfile's FROM, pinned by digest where a registry is known to have it.
         image: as the user or the default named it.
-        digest: the registry's digest, or ``None`` for an image that no registry gave.
+        digest: the registry's digest, or ``None`` for an image that no registry is known to have.
         python: path of its Python interpreter: the engine's, where the engine is installed.
         python_version: such as ``3.12``.
         glibc: its C library's version, such as ``2.36``.
@@ -83,10 +85,15 @@ def resolve(config: Config, adapter: EngineAdapter, client: docker.DockerClient)
         WarmimageError: it can be neither pulled nor made.
     """
     name = config.base_image or default_base(client)
+    if _IMAGE_ID.fullmatch(name):
+        raise ConfigError(
+            "an image id cannot be built from", where="base_image", got=name, expected="a name with a tag or a digest",
+            fix=f"docker tag {name} NAME:TAG, then --base-image NAME:TAG",
+        )  # fmt: skip
     with phase(f"base image {name}"):
         image = docker_engine.pull(client, name)
         facts = _probe(client, name, adapter)
-    digest = docker_engine.digest_of(image, name)
+        digest = docker_engine.registry_digest(client, image, name)
     pinned = f"{docker_engine.repository(name)}@{digest}" if digest else name
     if not facts:
         raise ConfigError(
@@ -130,39 +137,47 @@ def _path(image: Image) -> str:
 
 
 def _probe(client: docker.DockerClient, name: str, adapter: EngineAdapter) -> dict[str, Any]:
+    facts: dict[str, Any]
     try:
         output = client.containers.run(
             name, ["-c", _PROBE_SHELL, "sh", adapter.command[0], _PROBE_PYTHON, adapter.distribution],
             entrypoint="/bin/sh", network_mode="none", remove=True, user="0", stdout=True, stderr=False,
         )  # fmt: skip
-    except (ContainerError, APIError) as error:
+        facts = json.loads(output.decode().strip().splitlines()[-1])
+    except (ContainerError, APIError, IndexError, ValueError) as error:
+        silent = isinstance(error, (IndexError, ValueError))
         raise ConfigError(
-            "the base image cannot be looked into", where="base_image", got=f"{name}: {str(error)[-200:]}",
-            expected="an image with /bin/sh and Python",
+            "the base image cannot be looked into", where="base_image",
+            got=f"{name}: {'its Python answers nothing' if silent else str(error)[-200:]}",
+            expected="an image with /bin/sh and Python", fix=f"--base-image {DEFAULT_BASE}",
         ) from None  # fmt: skip
-    facts: dict[str, Any] = json.loads(output.decode().strip().splitlines()[-1])
     return facts
 
 
 def default_base(client: docker.DockerClient) -> str:
-    """Return the default base, pulled; where no registry can be reached, one made from Debian's packages."""
+    """Return the default base, pulled; where no registry can be reached, one made from Debian's packages.
+
+    Raises:
+        EnvironmentLacks: no registry can be reached, and nothing is here to make an image with.
+        WarmimageError: the registry refuses, or has no such image: another image would hide that.
+    """
     try:
         docker_engine.pull(client, DEFAULT_BASE)
         return DEFAULT_BASE
-    except WarmimageError as error:
-        unreachable = error
+    except docker_engine.RegistryUnreachable as error:
+        reason = error.problems[0].got
     try:
         client.images.get(DEBIAN_BASE)
-        note(f"no registry can be reached: using {DEBIAN_BASE}, made from Debian's packages before")
+        note(f"no registry can be reached ({reason}): using {DEBIAN_BASE}, made from Debian's packages before")
         return DEBIAN_BASE
     except ImageNotFound:
         pass
     if not shutil.which("mmdebstrap"):
         raise EnvironmentLacks(
             f"the default base image {DEFAULT_BASE} cannot be pulled, and mmdebstrap is not here to make one",
-            got=unreachable.problems[0].got, fix="--base-image IMAGE, or apt-get install mmdebstrap",
+            got=reason, fix="--base-image IMAGE, or apt-get install mmdebstrap",
         ) from None  # fmt: skip
-    note(f"no registry can be reached: making {DEBIAN_BASE} from Debian's packages")
+    note(f"no registry can be reached ({reason}): making {DEBIAN_BASE} from Debian's packages")
     _make_debian_base(client)
     return DEBIAN_BASE
 

@@ -54,7 +54,8 @@ def find_builder() -> Builder:
             continue
         seen.append(os.path.realpath(docker))
         if subprocess.run([docker, "buildx", "version"], capture_output=True, check=False).returncode == 0:
-            return Builder((docker, "buildx", "build", "--load"))
+            # Not `buildx build`: that follows `buildx use`, and another builder sees none of the engine's images.
+            return Builder((docker, "build"), (("DOCKER_BUILDKIT", "1"), ("BUILDX_BUILDER", "default")))
         version = subprocess.run([docker, "--version"], capture_output=True, text=True, check=False).stdout
         major = re.search(r"version (\d+)\.", version)
         if major and int(major[1]) < _BUILDX_ONLY:
@@ -133,7 +134,7 @@ def _build_error(tail: Sequence[str]) -> WarmimageError:
     own = [line.split("warmimage: error: ", 1)[1] for line in tail if "warmimage: error: " in line]
     if own:
         return WarmimageError(own[0], where="the image's closure step", fix="see the steps above, or --progress plain")
-    fix = "see the steps above (--progress plain), or look into the context: warmimage render --output-dir DIR"
+    fix = "--progress plain shows all steps; warmimage render --output-dir DIR writes the context to look into"
     return WarmimageError("the build failed", got=_last(tail), fix=fix)
 
 

@@ -59,11 +59,12 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress) ->
     # Beside the downloaded wheels, so that the context can hold them as hard links.
     with tempfile.TemporaryDirectory(dir=cache, prefix="context-") as name:
         folder = Path(name) / "context"
-        context.write(plan, inputs, folder)
-        with phase("image built"):
+        context.write(plan, inputs, folder, link=True)
+        with phase("image built", spinner=False):
             reference = buildkit.build(builder, folder, config.tags, config.secrets, config.network, progress)
+    # By a tag where there is one: not every image store finds an image by the id that BuildKit gives.
+    report = image.inspect(client, config.tags[0] if config.tags else reference)
     wheels.write_lock(inputs.wheelset, lock_file)
-    report = image.inspect(client, reference)
     _show_sizes(report)
     if config.max_size and report.size_bytes > parse_size(config.max_size):
         raise GateMissed(

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from .descriptions import DESCRIPTIONS
@@ -34,6 +35,17 @@ def _matches(pattern: re.Pattern[str], expected: str) -> AfterValidator:
 def _one_line(value: str) -> str:
     if any(character in value for character in "\n\r\0"):
         raise ValueError("expected one line of text without newline or NUL")  # the value may be secret: not repeated
+    return value
+
+
+def _requirement(value: str) -> str:
+    try:
+        parsed = Requirement(value)
+    except InvalidRequirement:
+        parsed = None
+    if parsed is None or parsed.url:
+        # An address would be in the lock and the plan, credentials and all; pip's own configuration names indexes.
+        raise ValueError("expected a name with versions, such as hf-transfer>=0.1; indexes are pip's configuration")
     return value
 
 
@@ -67,7 +79,7 @@ class Config(BaseModel):
     base_image: Reference | None = _field("base_image", None)
     method: Literal["auto", "derive", "compose"] = _field("method", "auto")
     wheelhouse: Path | None = _field("wheelhouse", None)
-    requirements: tuple[OneLine, ...] = _field("requirements", ())
+    requirements: tuple[Annotated[str, AfterValidator(_requirement)], ...] = _field("requirements", ())
     run: tuple[OneLine, ...] = _field("run", ())
     network: Literal["none", "default"] = _field("network", "none")
     secrets: tuple[Secret, ...] = _field("secrets", ())

@@ -110,6 +110,8 @@ def read(path: Path | None) -> Source:
             f"the configuration is not valid YAML: {reason}",
             where=f"{path}:{mark.line + 1}" if mark else str(path),
         ) from None
+    except RecursionError:
+        raise ConfigError("the configuration is nested too deeply", where=str(path)) from None
     if node is None:
         return Source(path, {}, {})
     if not isinstance(node, MappingNode):

@@ -44,10 +44,13 @@ def product(text: str) -> None:
 
 
 @contextmanager
-def phase(message: str) -> Iterator[None]:
-    """Show a phase and how long it took: a spinner on a terminal, one plain line elsewhere."""
+def phase(message: str, *, spinner: bool = True) -> Iterator[None]:
+    """Show a phase and how long it took: a spinner on a terminal, one plain line elsewhere.
+
+    ``spinner`` is off for a phase that shows its own progress.
+    """
     began = time.monotonic()
-    if console().is_terminal and not os.environ.get("CI"):
+    if spinner and console().is_terminal and not os.environ.get("CI"):
         with console().status(message):
             yield
     else:

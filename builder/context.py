@@ -5,52 +5,86 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from . import model
 from .errors import ConfigError, WarmimageError
 from .plan import Plan
 from .planner import Inputs
 from .render import dockerfile
 
+#: Everything at the top of a context: a folder that holds more is not ours to replace.
+_NAMES = frozenset({"Dockerfile", "plan.json", "imports.json", "warmimage.lock", "entrypoint", "wheels", "model"})
 
-def write(plan: Plan, inputs: Inputs, directory: Path) -> None:
-    """Write the context of a plan; the folder appears whole or not at all.
+
+def write(plan: Plan, inputs: Inputs, directory: Path, *, link: bool = False) -> None:
+    """Write the context of a plan; the folder appears whole or not at all, and one written before is kept until then.
 
     Args:
         plan: what the image is.
         inputs: where wheels and weights are on this machine.
         directory: must not exist, or be empty, or hold a context written before.
+        link: put wheels and weights there as hard links where the file system allows; for a context that nobody edits,
+            because whoever writes into such a file writes into the model.
 
     Raises:
-        ConfigError: the folder holds something else.
-        WarmimageError: it cannot be written.
+        ConfigError: the folder holds something else, or cannot be replaced.
+        WarmimageError: it cannot be written, or weights to bake cannot be downloaded.
     """
-    if directory.exists() and (not directory.is_dir() or (any(directory.iterdir()) and not _is_context(directory))):
-        raise ConfigError(
-            "the output folder holds something else", where="--output-dir", got=str(directory),
-            expected="a new or empty folder, or a context written before",
-        )  # fmt: skip
+    given, directory = directory, directory.resolve()
+    _check_output(given, directory)
+    if plan.weights == "bake":
+        inputs = replace(inputs, model=model.fetch(inputs.model))
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".warmimage-") as name:
-            made = Path(name) / "context"
-            _fill(made, plan, inputs)
+            made, before = Path(name) / "context", Path(name) / "before"
+            _fill(made, plan, inputs, link)
             if directory.exists():
-                shutil.rmtree(directory)
-            made.rename(directory)
+                directory.rename(before)
+            try:
+                made.rename(directory)
+            except BaseException:
+                if before.exists():
+                    before.rename(directory)
+                raise
     except OSError as error:
         raise WarmimageError(
-            f"the build context cannot be written: {error.strerror}", where=str(error.filename or directory)
+            f"the build context cannot be written: {error.strerror or error}", where=str(error.filename or given)
         ) from None
 
 
+def _check_output(given: Path, directory: Path) -> None:
+    """Refuse an output folder that is not ours, or that another cannot take the place of."""
+    if not directory.exists():
+        return
+    if not _is_context(directory):
+        raise ConfigError(
+            "the output folder holds something else", where="--output-dir", got=str(given),
+            expected="a new or empty folder, or a context written before",
+        )  # fmt: skip
+    current = Path.cwd()
+    if directory in (current, *current.parents) or os.path.ismount(directory):
+        raise ConfigError(
+            "the output folder is in use and cannot be replaced", where="--output-dir", got=str(given),
+            expected="neither the current folder, nor one above it, nor a mount point", fix="--output-dir context",
+        )  # fmt: skip
+
+
 def _is_context(directory: Path) -> bool:
-    return (directory / "Dockerfile").is_file() and (directory / "plan.json").is_file()
+    """Return whether a folder is empty, or a context that this version wrote and nothing else."""
+    try:
+        names = set(os.listdir(directory))
+        if names:
+            Plan.model_validate_json((directory / "plan.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return names <= _NAMES
 
 
-def _fill(made: Path, plan: Plan, inputs: Inputs) -> None:
+def _fill(made: Path, plan: Plan, inputs: Inputs, link: bool) -> None:
     made.mkdir()
     made.chmod(0o755)
     (made / "Dockerfile").write_text(dockerfile(plan), encoding="utf-8")
@@ -64,31 +98,22 @@ def _fill(made: Path, plan: Plan, inputs: Inputs) -> None:
         shutil.copytree(source, made / "entrypoint", ignore=shutil.ignore_patterns("__pycache__", "py.typed"))
     if inputs.wheelset:
         lock = inputs.wheelset.lock
-        _link((inputs.wheelset.folder / wheel.file for wheel in lock.wheels), made / "wheels")
+        for wheel in lock.wheels:
+            _put(inputs.wheelset.folder / wheel.file, made / "wheels" / wheel.file, link)
         (made / "wheels" / "requirements.txt").write_text(lock.as_requirements(), encoding="utf-8")
         (made / "warmimage.lock").write_text(lock.to_json(), encoding="utf-8")
     if plan.weights == "bake" and inputs.model.directory:
-        _link_tree(inputs.model.directory, made / "model")
+        for file in model.files(inputs.model.directory, hub=inputs.model.revision is not None):
+            _put(inputs.model.directory / file, made / "model" / file, link)
 
 
-def _link(sources: Iterable[Path], folder: Path) -> None:
-    """Put files into a folder: hard links where the file system allows, else copies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for source in sources:
-        _link_file(source.resolve(), folder / source.name)
-
-
-def _link_file(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copy2(source, target)
-
-
-def _link_tree(source: Path, folder: Path) -> None:
-    """Put a model's files into a folder, without hidden files and caches."""
-    for path in sorted(source.rglob("*")):
-        relative = path.relative_to(source)
-        if path.is_file() and not any(part.startswith(".") for part in relative.parts):
-            (folder / relative.parent).mkdir(parents=True, exist_ok=True)
-            _link_file(path.resolve(), folder / relative)
+def _put(source: Path, target: Path, link: bool) -> None:
+    """Put a file into the context, as a hard link where that is wanted and the file system allows it, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if link:
+        try:
+            os.link(source.resolve(), target)
+            return
+        except OSError:  # another file system, or one without hard links
+            pass
+    shutil.copy2(source, target)

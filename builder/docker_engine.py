@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import docker
@@ -15,6 +15,17 @@ from .errors import EnvironmentLacks, WarmimageError
 
 #: API of Docker 20.10, the first engine whose BuildKit takes secrets and bind mounts without a syntax line.
 OLDEST_API = (1, 41)
+
+#: What the engine's messages hold when a registry gave no answer, as Go's network library words it.
+_NO_ANSWER = (
+    "dial tcp", "no such host", "timeout", "timed out", "deadline exceeded", "connection re", "unreachable", "no route",
+    "proxyconnect", ": eof", "unexpected eof", "x509", "tls:", "server misbehaving", "temporary failure", "bad gateway",
+    "service unavailable",
+)  # fmt: skip
+
+
+class RegistryUnreachable(WarmimageError):
+    """A registry gave no answer at all."""
 
 
 def connect() -> docker.DockerClient:
@@ -57,7 +68,7 @@ def pull(client: docker.DockerClient, reference: str) -> Image:
         name, tag = _split(reference)
         return client.images.pull(name, tag=tag)
     except (APIError, RequestException) as error:
-        raise registry_error("pull", reference, str(error)) from None
+        raise registry_error("pull", reference, _said(error)) from None
 
 
 def push(client: docker.DockerClient, reference: str) -> str:
@@ -74,24 +85,32 @@ def push(client: docker.DockerClient, reference: str) -> str:
                 raise registry_error("push", reference, line["error"])
             digest = (line.get("aux") or {}).get("Digest", digest)
     except (APIError, RequestException) as error:
-        raise registry_error("push", reference, str(error)) from None
+        raise registry_error("push", reference, _said(error)) from None
     return f"{name}@{digest}"
 
 
 def registry_error(verb: str, reference: str, message: str) -> WarmimageError:
     """Return the error for a registry's answer."""
     lowered = message.lower()
-    if any(word in lowered for word in ("denied", "unauthorized", "authentication", "no basic auth")):
-        host = reference.split("/")[0] if "." in reference.split("/")[0] or ":" in reference.split("/")[0] else ""
+    first, slash, _ = reference.partition("/")
+    login = f"docker login {first}" if slash and ("." in first or ":" in first) else "docker login"
+    if any(word in lowered for word in ("toomanyrequests", "too many requests")):
+        return WarmimageError("the registry limits pulls", where=reference, got=_short(message), fix=login)
+    if "repository does not exist or may require" in lowered:
         return WarmimageError(
-            f"the registry refuses to {verb} {reference}", got=_short(message), fix=f"docker login {host}".strip()
-        )
+            f"the registry has no {reference}, or shows it to its users only", got=_short(message),
+            fix=f"check the name, or {login}",
+        )  # fmt: skip
+    if any(word in lowered for word in ("denied", "unauthorized", "no basic auth", "authentication required")):
+        return WarmimageError(f"the registry refuses to {verb} {reference}", got=_short(message), fix=login)
     if "not found" in lowered or "manifest unknown" in lowered:
         return WarmimageError(f"the registry has no {reference}", got=_short(message), fix="check the name and the tag")
-    return WarmimageError(
-        f"cannot {verb} {reference}: the registry cannot be reached", got=_short(message),
-        fix="check the network and the engine's proxy settings",
-    )  # fmt: skip
+    if any(word in lowered for word in _NO_ANSWER):
+        return RegistryUnreachable(
+            f"cannot {verb} {reference}: the registry cannot be reached", got=_short(message),
+            fix="check the network and the engine's proxy settings",
+        )  # fmt: skip
+    return WarmimageError(f"cannot {verb} {reference}", got=_short(message), fix="docker info; journalctl -u docker")
 
 
 @contextmanager
@@ -123,6 +142,31 @@ def digest_of(image: Image, reference: str) -> str | None:
     return None
 
 
+def registry_digest(client: docker.DockerClient, image: Image, reference: str) -> str | None:
+    """Return the digest under which a registry has an image, or ``None`` where none is known to.
+
+    Docker's classic image store notes a digest when it pulls or pushes.  Its containerd store has one for every image,
+    those that were only ever built here included, so there the registry is asked.
+    """
+    digest = digest_of(image, reference)
+    if digest and _is_containerd(client) and not _registry_has(f"{repository(reference)}@{digest}"):
+        return None
+    return digest
+
+
+def _is_containerd(client: docker.DockerClient) -> bool:
+    return "io.containerd.snapshotter" in str(client.info().get("DriverStatus"))
+
+
+def _registry_has(reference: str) -> bool:
+    try:
+        with closing(docker.from_env(timeout=20)) as client:
+            client.images.get_registry_data(reference)
+    except (DockerException, RequestException):
+        return False
+    return True
+
+
 def _familiar(repository: str) -> str:
     """Return a repository's name without what Docker Hub's full names have before them."""
     return repository.removeprefix("docker.io/").removeprefix("library/")
@@ -140,6 +184,11 @@ def _split(reference: str) -> tuple[str, str | None]:
         return name, digest
     name, colon, tag = reference.rpartition(":")
     return (name, tag) if colon and "/" not in tag else (reference, "latest")
+
+
+def _said(error: Exception) -> str:
+    """Return the engine's own words, without the request that they answer, in which the image's name stands."""
+    return str(getattr(error, "explanation", None) or error)
 
 
 def _short(error: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import docker
 
@@ -29,8 +30,8 @@ def declined(client: docker.DockerClient, plan: Plan) -> list[Declined]:
     """
     found = []
     info = client.info()
-    if plan.accelerator == "cuda" and not has_gpu_runtime(info):
-        found.append(Declined("engine", "the image serves on CUDA, and this Docker engine has no NVIDIA runtime"))
+    if plan.accelerator == "cuda" and not _names_gpu(info):
+        found.append(Declined("engine", "the image serves on CUDA, and this Docker engine names no NVIDIA runtime"))
     machine = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
     if plan.base.machine != machine.get(str(info["Architecture"]), info["Architecture"]):
         found.append(Declined("engine", f"the image is for {plan.base.machine}, this host is {info['Architecture']}"))
@@ -40,8 +41,10 @@ def declined(client: docker.DockerClient, plan: Plan) -> list[Declined]:
     return found
 
 
-def has_gpu_runtime(info: dict[str, object]) -> bool:
-    """Return whether a Docker engine can give containers an NVIDIA GPU: by runtime, or by device specification."""
-    runtimes = info.get("Runtimes")
+def _names_gpu(info: dict[str, Any]) -> bool:
+    """Return whether a Docker engine names an NVIDIA GPU: a runtime, or a device of the container device interface.
+
+    An engine may give GPUs by a hook that it does not name: this tells what to look at, not what must fail.
+    """
     devices = info.get("DiscoveredDevices") or []
-    return "nvidia" in (runtimes if isinstance(runtimes, dict) else {}) or any("nvidia.com" in str(d) for d in devices)  # type: ignore[attr-defined]
+    return "nvidia" in (info.get("Runtimes") or {}) or any("nvidia.com" in str(device) for device in devices)

@@ -22,8 +22,8 @@ _MARKS = (
     ("wheels", re.compile(r"--requirement /wheels/requirements\.txt")),
     ("bytecode", re.compile(r"\bbytecode\.py\b")),
     ("closure", re.compile(r"\brecord\.py\b")),
-    ("weights", re.compile(r"COPY model/ ")),
-    ("entrypoint", re.compile(r"COPY entrypoint/ |-m compileall ")),
+    ("weights", re.compile(r"COPY (--\S+ )*model/ ")),
+    ("entrypoint", re.compile(r"COPY (--\S+ )*entrypoint/ |-m compileall ")),
 )
 
 #: The template's first instruction: what is older belongs to the base image.

@@ -32,6 +32,7 @@ class Lock(BaseModel):
 
     Attributes:
         requirements: the requirement lines that were resolved.
+        accelerator: what they were resolved for: the same lines bring other wheels from an index for CPUs.
         python: the Python version they were resolved for.
         platform: the newest platform tag that was allowed.
         wheels: sorted by name.
@@ -41,6 +42,7 @@ class Lock(BaseModel):
 
     version: Literal[1] = 1
     requirements: tuple[str, ...]
+    accelerator: str
     python: str
     platform: str
     wheels: tuple[Wheel, ...]
@@ -55,9 +57,10 @@ class Lock(BaseModel):
         """Size of all wheels in bytes."""
         return sum(wheel.size for wheel in self.wheels)
 
-    def covers(self, requirements: Sequence[str], python: str, platform: str) -> bool:
+    def covers(self, requirements: Sequence[str], accelerator: str, python: str, platform: str) -> bool:
         """Return whether this lock was made from the same inputs."""
-        return (self.requirements, self.python, self.platform) == (tuple(requirements), python, platform)
+        inputs = (tuple(requirements), accelerator, python, platform)
+        return (self.requirements, self.accelerator, self.python, self.platform) == inputs
 
     def as_requirements(self, *, with_installer: bool = False) -> str:
         """Return the lock as a requirements file with hashes, as ``pip install --require-hashes`` reads it."""
@@ -73,7 +76,7 @@ class Lock(BaseModel):
         return self.model_dump_json(indent=2) + "\n"
 
 
-def from_folder(folder: Path, requirements: Sequence[str], python: str, platform: str) -> Lock:
+def from_folder(folder: Path, requirements: Sequence[str], accelerator: str, python: str, platform: str) -> Lock:
     """Lock the wheels in a folder."""
     wheels = []
     for path in folder.glob("*.whl"):
@@ -86,7 +89,10 @@ def from_folder(folder: Path, requirements: Sequence[str], python: str, platform
             Wheel(name=name, version=str(version), file=path.name, size=path.stat().st_size, sha256=digest.hexdigest())
         )
     wheels.sort(key=lambda wheel: wheel.name)
-    return Lock(requirements=tuple(requirements), python=python, platform=platform, wheels=tuple(wheels))
+    return Lock(
+        requirements=tuple(requirements), accelerator=accelerator, python=python, platform=platform,
+        wheels=tuple(wheels),
+    )  # fmt: skip
 
 
 def read(path: Path) -> Lock | None:
@@ -99,8 +105,9 @@ def read(path: Path) -> Lock | None:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise ConfigError(f"the lock cannot be read: {error.strerror}", where=str(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"the lock cannot be read: {reason}", where=str(path), fix=f"rm {path}") from None
     try:
         lock = Lock.model_validate_json(text)
     except ValidationError as error:

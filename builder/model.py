@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .config import Config
+from .config import _SERVED_NAME, Config
 from .console import phase, warn
+from .entrypoint.fetch import patterns, unused
 from .entrypoint.volume import WEIGHT_ENDINGS, VolumeError, missing_shards, weight_files
 from .errors import ConfigError, Problem, WarmimageError
+
+#: Packages whose errors mean that the Hub gave no usable answer: the Hub's client, and those that it speaks HTTP with.
+_CLIENTS = ("huggingface_hub", "httpx", "httpcore", "requests", "urllib3")
+
+
+class HubUnreachable(WarmimageError):
+    """The Hub gave no usable answer."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,8 @@ class Model:
         revision: the Hub commit, or ``None``.
         architecture: first of ``architectures`` in its ``config.json``, or ``None`` when that could not be read.
         model_type: ``model_type`` there, or ``None``.
-        weight_bytes: size of its weights in bytes, 0 when unknown.
+        weight_bytes: size in bytes of its weights, with ``bake`` and ``download`` of every file that is taken; 0 when
+            unknown.
     """
 
     reference: str
@@ -71,7 +82,8 @@ def _local(config: Config, directory: Path) -> Model:
     if problems:
         raise ConfigError(problems)
     described = _read_json(directory / "config.json")
-    size = sum(os.path.getsize(path) for path in weight_files(str(directory)))
+    taken = files(directory) if config.weights == "bake" else weight_files(str(directory))
+    size = sum(os.path.getsize(directory / path) for path in taken)
     return _described(config, directory.name, directory, None, described, size)
 
 
@@ -80,9 +92,15 @@ def _described(
 ) -> Model:
     architectures, model_type = described.get("architectures"), described.get("model_type")
     first = architectures[0] if isinstance(architectures, list) and architectures else None
+    name = config.served_name or reference
+    if not _SERVED_NAME.fullmatch(name):
+        raise ConfigError(
+            "the model's own name cannot be served", where="served_name", got=repr(name),
+            expected="letters, digits, '.', '_', '-' and '/'", fix="--served-name NAME",
+        )  # fmt: skip
     return Model(
         reference=reference,
-        name=config.served_name or reference,
+        name=name,
         directory=directory,
         revision=revision,
         architecture=first if isinstance(first, str) else None,
@@ -134,6 +152,8 @@ def _damage(shard: Path) -> tuple[str, str] | None:
 
     Read here, because the library opens a shard only for an array package that this one does not need.
     """
+    if not shard.exists():
+        return "a link to a file that is not there", "a shard"
     size = shard.stat().st_size
     try:
         with shard.open("rb") as file:
@@ -163,50 +183,125 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def files(directory: Path, *, hub: bool = False) -> list[str]:
+    """Return the files of a model that are baked, relative to its folder; linked folders are followed.
+
+    Args:
+        directory: the model's folder.
+        hub: it is the Hub client's, where weights in other formats may be left from before.
+    """
+    found = [path.relative_to(directory).as_posix() for path in _walk(directory, frozenset())]
+    skipped = frozenset(unused(found)) if hub else frozenset()
+    return [name for name in found if name not in skipped]
+
+
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Yield the files below a folder but hidden ones; ``above`` ends a circle of links."""
+    above |= {folder.resolve()}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_file():
+            yield path
+        elif path.is_dir() and path.resolve() not in above:
+            yield from _walk(path, above)
+
+
+def fetch(found: Model) -> Model:
+    """Return a model with its files on this machine; those of a Hub model that engines use are downloaded.
+
+    Raises:
+        ConfigError: the Hub refuses.
+        WarmimageError: the Hub cannot be reached, or the disk is full.
+    """
+    if found.directory:
+        return found
+    from huggingface_hub import HfApi, snapshot_download
+
+    with phase(f"downloading {found.reference}"), _hub_errors(found.reference, found.revision):
+        info = HfApi().model_info(found.reference, revision=found.revision, timeout=20)
+        names = [item.rfilename for item in info.siblings or []]
+        directory = snapshot_download(found.reference, revision=found.revision, ignore_patterns=patterns(names))
+    return replace(found, directory=Path(directory))
+
+
 def _hub(config: Config) -> Model:
     """Resolve a Hub id to a commit; offline, only a mounted model can go on without."""
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import HfApi, hf_hub_download
 
     try:
-        with phase(f"resolving {config.model} on the Hub"):
+        with phase(f"resolving {config.model} on the Hub"), _hub_errors(config.model, config.revision):
             info = HfApi().model_info(config.model, revision=config.revision, files_metadata=True, timeout=20)
             revision = str(info.sha)
             described = _read_json(Path(hf_hub_download(config.model, "config.json", revision=revision)))
-        size = sum(item.size or 0 for item in info.siblings or [] if item.rfilename.endswith(".safetensors"))
-        directory = None
-        if config.weights == "bake":
-            with phase(f"downloading {config.model}"):
-                directory = Path(snapshot_download(config.model, revision=revision))
-    except HFValidationError as error:
-        raise ConfigError(
-            f"not a Hub id: {config.model!r}", where="model", expected="OWNER/NAME", got=str(error)
-        ) from None
-    except RepositoryNotFoundError:
-        raise ConfigError(
-            f"the Hub has no model {config.model!r} that you may read",
-            where="model",
-            fix="hf auth login, or --model DIR",
-        ) from None
-    except EntryNotFoundError:
-        raise ConfigError(
-            f"the Hub model {config.model!r} has no config.json", where="model", expected="a transformers model"
-        ) from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except HubUnreachable as error:
         if config.weights != "mount":
             raise WarmimageError(
                 f"the Hub cannot be reached, and weights={config.weights} needs {config.model}", where="model",
-                got=str(error).splitlines()[0][:200], fix="--model DIR with the files on this machine",
+                got=error.problems[0].got, fix=error.problems[0].fix,
             ) from None  # fmt: skip
         warn(
             f"the Hub cannot be reached: {config.model} stays at the revision that is mounted, and its architecture "
             "is not preloaded; --model DIR names files on this machine"
         )
-        revision, described, size, directory = config.revision or "", {}, 0, None
-    return _described(config, config.model, directory, revision or None, described, size)
+        return _described(config, config.model, None, config.revision, {}, 0)
+    sizes = {item.rfilename: item.size or 0 for item in info.siblings or []}
+    size = sum(sizes.values()) - sum(sizes[name] for name in unused(sizes))
+    return _described(config, config.model, None, revision, described, size)
+
+
+@contextmanager
+def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
+    """Turn what the Hub's client raises inside the block into one clear error."""
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except WarmimageError:
+        raise
+    except Exception as error:
+        message = " ".join(str(error).split())[:200] or type(error).__name__
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
+        if isinstance(error, HFValidationError):
+            raise ConfigError(f"not a Hub id: {name!r}", where="model", expected="OWNER/NAME", got=message) from None
+        if isinstance(error, RevisionNotFoundError):
+            raise ConfigError(
+                f"the Hub model {name!r} has no such revision", where="revision", got=repr(revision),
+                expected="a branch, a tag or a commit", fix="remove --revision, or name one of the model's own",
+            ) from None  # fmt: skip
+        if isinstance(error, GatedRepoError) or (
+            status in (401, 403) and not isinstance(error, RepositoryNotFoundError)
+        ):
+            raise ConfigError(
+                f"the Hub model {name!r} may not be read with your login", where="model", got=message,
+                fix="hf auth login, with an account that has access to it",
+            ) from None  # fmt: skip
+        if isinstance(error, RepositoryNotFoundError):
+            raise ConfigError(
+                f"the Hub has no model {name!r} that you may read",
+                where="model",
+                fix="hf auth login, or --model DIR",
+            ) from None
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            raise ConfigError(
+                f"the Hub model {name!r} has no config.json", where="model", expected="a transformers model"
+            ) from None
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in message:
+            raise WarmimageError(
+                f"the disk is full: {name} cannot be downloaded", where=str(getattr(error, "filename", None) or ""),
+                got=message, fix="free space, or set HF_HOME to a folder on a larger disk",
+            ) from None  # fmt: skip
+        if isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith(_CLIENTS):
+            raise HubUnreachable(
+                f"the Hub cannot be reached, and {name} is needed", where="model", got=message,
+                fix="--model DIR with the files on this machine",
+            ) from None  # fmt: skip
+        raise

@@ -31,6 +31,7 @@ class EnginePlan(Frozen):
     port: int
     port_flags: tuple[str, ...]
     unprobed_flags: tuple[str, ...]
+    unchecked_flags: tuple[str, ...]
     quick_flags: tuple[str, ...]
     modules: tuple[str, ...]
     required_modules: tuple[str, ...]
@@ -74,6 +75,14 @@ class ModelPlan(Frozen):
     link: str | None
 
 
+class Folders(Frozen):
+    """Where things are in the image."""
+
+    root: str
+    home: str
+    engine: str
+
+
 class Plan(Frozen):
     """Everything that an image is.
 
@@ -96,6 +105,7 @@ class Plan(Frozen):
     model: ModelPlan
     weights: Literal["mount", "bake", "download"]
     python: str
+    folders: Folders
     tiers: tuple[str, ...]
     start: str
     user: int

@@ -13,12 +13,10 @@ from .engines import EngineAdapter
 from .engines.adapter import SERVED_DIRECTORY
 from .entrypoint.tiers import TIERS
 from .errors import ConfigError
-from .plan import MODEL_PATH, BasePlan, EnginePlan, ModelPlan, Plan, WheelsPlan
+from .plan import MODEL_PATH, BasePlan, EnginePlan, Folders, ModelPlan, Plan, WheelsPlan
 
-#: The virtual environment that compose installs the engine into.
-ENGINE_FOLDER = "/opt/engine"
-
-HOME = "/home/warmimage"
+#: The product's own folder in an image, the user's home, and the virtual environment that compose installs into.
+FOLDERS = Folders(root="/opt/warmimage", home="/home/warmimage", engine="/opt/engine")
 
 
 @dataclass(frozen=True)
@@ -45,10 +43,14 @@ def resolve(config: Config, lock_file: Path) -> Inputs:
     client = docker_engine.connect()
     start = base.resolve(config, adapter, client)
     derive = config.method == "derive" or (config.method == "auto" and start.engine_version is not None)
+    if derive:
+        _refuse_compose_keys(config)
     wheelset = None
     if not derive:
         requirements = requirement_lines(config, adapter)
-        wheelset = wheels.resolve(requirements, wheels.Target.of(start), config.wheelhouse, lock_file)
+        wheelset = wheels.resolve(
+            requirements, wheels.Target.of(start, config.accelerator), config.wheelhouse, lock_file
+        )
     return Inputs(adapter, found, start, wheelset)
 
 
@@ -58,16 +60,21 @@ def _check_method(config: Config, adapter: EngineAdapter) -> None:
             "derive needs the engine image to start from", where="base_image",
             fix=f"--base-image with an image of {adapter.name}",
         )  # fmt: skip
-    if config.method == "derive" and (config.wheelhouse or config.requirements or config.engine_version):
-        key = next(name for name in ("wheelhouse", "requirements", "engine_version") if getattr(config, name))
-        raise ConfigError(
-            f"{key} belongs to compose: derive takes the engine as its image has it", where=key,
-            fix=f"remove {key}, or --method compose",
-        )  # fmt: skip
+    if config.method == "derive":
+        _refuse_compose_keys(config)
     if config.wheelhouse:
         wheels.check_wheelhouse(config.wheelhouse)
     if config.method == "compose" or not config.base_image:
         requirement_lines(config, adapter)
+
+
+def _refuse_compose_keys(config: Config) -> None:
+    key = next((name for name in ("wheelhouse", "requirements", "engine_version") if getattr(config, name)), None)
+    if key:
+        raise ConfigError(
+            f"{key} belongs to compose: derive takes the engine as its image has it", where=key,
+            fix=f"remove {key}, or --method compose",
+        )  # fmt: skip
 
 
 def requirement_lines(config: Config, adapter: EngineAdapter) -> list[str]:
@@ -100,12 +107,10 @@ def make_plan(config: Config, inputs: Inputs, lock_file: lock.Lock | None = None
     }
     version = start.engine_version or ""
     if locked:
-        version = next(
-            wheel.version for wheel in locked.wheels if wheel.name == canonicalize_name(adapter.distribution)
-        )
-    environment = {"HOME": HOME, "USER": "warmimage", **adapter.environment, **config.env}
+        version = _locked_version(locked, adapter)
+    environment = {"HOME": FOLDERS.home, "USER": "warmimage", **adapter.environment, **config.env}
     if locked:
-        environment = {"PATH": f"{ENGINE_FOLDER}/bin:{start.path}", **environment}
+        environment = {"PATH": f"{FOLDERS.engine}/bin:{start.path}", **environment}
     model_modules = [module.format(**values) for module in adapter.model_modules] if found.model_type else []
     return Plan(
         tool_version=__version__,
@@ -121,6 +126,7 @@ def make_plan(config: Config, inputs: Inputs, lock_file: lock.Lock | None = None
             port=config.port,
             port_flags=adapter.port_flags,
             unprobed_flags=adapter.unprobed_flags,
+            unchecked_flags=adapter.unchecked_flags,
             quick_flags=adapter.quick_flags,
             modules=(*adapter.modules, *model_modules),
             required_modules=adapter.required_modules,
@@ -149,7 +155,8 @@ def make_plan(config: Config, inputs: Inputs, lock_file: lock.Lock | None = None
             link=f"{SERVED_DIRECTORY}/{found.name}" if adapter.serves_by_name else None,
         ),
         weights=config.weights,
-        python=f"{ENGINE_FOLDER}/bin/python" if locked else start.python,
+        python=f"{FOLDERS.engine}/bin/python" if locked else start.python,
+        folders=FOLDERS,
         tiers=tuple(tier.name for tier in TIERS),
         start=config.start,
         user=config.user,
@@ -158,6 +165,17 @@ def make_plan(config: Config, inputs: Inputs, lock_file: lock.Lock | None = None
         run=config.run,
         secrets=tuple(secret.split(",")[0].removeprefix("id=") for secret in config.secrets),
     )
+
+
+def _locked_version(locked: lock.Lock, adapter: EngineAdapter) -> str:
+    wanted = canonicalize_name(adapter.distribution)
+    for wheel in locked.wheels:
+        if wheel.name == wanted:
+            return wheel.version
+    raise ConfigError(
+        f"the requirements of {adapter.name} do not bring its distribution {adapter.distribution!r}",
+        where=f"engine: {adapter.name}", got=", ".join(locked.requirements), fix="correct the adapter",
+    )  # fmt: skip
 
 
 def _wheels_plan(locked: lock.Lock) -> WheelsPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import posixpath
 from functools import cache
 from importlib.resources import files
@@ -10,10 +11,6 @@ import jinja2
 
 from . import quoting
 from .plan import Plan
-from .planner import ENGINE_FOLDER, HOME
-
-#: The product's own folder in an image.
-ROOT = "/opt/warmimage"
 
 
 @cache
@@ -29,14 +26,11 @@ def environment() -> jinja2.Environment:
     )
     made.filters.update(
         comment=quoting.comment, dockerfile=quoting.dockerfile, shell=quoting.shell, exec_form=quoting.exec_form,
-        dirname=posixpath.dirname,
+        dirname=posixpath.dirname, as_json=operator.methodcaller("model_dump_json"),
     )  # fmt: skip
     return made
 
 
 def dockerfile(plan: Plan) -> str:
     """Return the plan's Dockerfile."""
-    return environment().get_template("Dockerfile.j2").render(
-        plan=plan, plan_json=plan.model_dump_json(), root=ROOT, home=HOME, engine_folder=ENGINE_FOLDER,
-        base_python=plan.base.python,
-    )  # fmt: skip
+    return environment().get_template("Dockerfile.j2").render(plan=plan)

@@ -19,7 +19,6 @@ from . import docker_engine, timeline
 from .console import note
 from .entrypoint.settings import last_port
 from .errors import ConfigError, EnvironmentLacks, UsageError, WarmimageError
-from .host import has_gpu_runtime
 from .image import plan_of
 from .plan import Plan
 
@@ -78,7 +77,7 @@ def run(client: docker.DockerClient, reference: str, options: Options) -> Starte
     with docker_engine.api_errors(f"cannot run {reference}"):
         image = client.images.get(reference)
     plan = plan_of(image, reference)
-    _check(client, plan, options)
+    _check(plan, options)
     with docker_engine.api_errors(f"cannot create a container of {reference}"):
         container = client.containers.create(reference, **_create_arguments(plan, options))
     kept = False
@@ -96,16 +95,17 @@ def run(client: docker.DockerClient, reference: str, options: Options) -> Starte
                 container.remove(force=True)
 
 
-def _check(client: docker.DockerClient, plan: Plan, options: Options) -> None:
+def _check(plan: Plan, options: Options) -> None:
     if plan.model.mounted and not options.model_dir and not set(options.arguments) & set(plan.engine.quick_flags):
         raise UsageError("the image serves a mounted model", fix="--model-dir DIR")
     if options.model_dir and plan.weights == "bake":
         raise UsageError("the image holds its model itself (weights: bake)", fix="remove --model-dir")
     if options.model_dir and not options.model_dir.is_dir():
         raise ConfigError("the model directory is missing", where="--model-dir", got=str(options.model_dir))
-    if options.gpus and not has_gpu_runtime(client.info()):
-        raise EnvironmentLacks(
-            "this Docker engine has no NVIDIA runtime", where="--gpus", fix="install the NVIDIA container toolkit"
+    unseen = set(options.arguments) & set(plan.engine.unprobed_flags)
+    if options.detach and unseen:
+        raise UsageError(
+            f"with {min(unseen)} nobody sees when the server is ready", where="--detach", fix="run without --detach"
         )
 
 
@@ -123,7 +123,8 @@ def _create_arguments(plan: Plan, options: Options) -> dict[str, Any]:
         "name": options.name,
         "environment": options.environment,
         "ports": {f"{inside}/tcp": (options.host, outside or None)},
-        "cap_drop": ["ALL"],  # no tier of this version needs any
+        # No tier of this version needs any; root without them could not even read other users' files.
+        "cap_drop": ["ALL"] if plan.user else [],
         "shm_size": plan.engine.shared_memory or None,
         "labels": {"dev.warmimage.run": "1"},
     }
@@ -161,6 +162,11 @@ def _start(container: Container, options: Options, ports: tuple[int, int]) -> No
             raise EnvironmentLacks(
                 f"port {ports[1]} is in use on this host", where="--port", fix=f"--port {ports[1] + 1}"
             ) from None
+        if "could not select device driver" in message:
+            raise EnvironmentLacks(
+                "this Docker engine gives containers no GPU", where="--gpus", got=str(error.explanation)[:200],
+                fix="install the NVIDIA container toolkit, then restart Docker",
+            ) from None  # fmt: skip
         raise WarmimageError("the container does not start", got=str(error.explanation or error)[:300]) from None
 
 
@@ -205,9 +211,17 @@ def _follow(
             if ready:
                 container.reload()
                 _show_phases(timeline.phases(timeline.fetch(container, path), timeline.created(container)))
+                _show_address(container)
                 if until_ready:
                     break
     return ready
+
+
+def _show_address(container: Container) -> None:
+    """Say where the server answers on this host."""
+    for published in container.ports.values():
+        for binding in published or []:
+            note(f"  serving on http://{binding['HostIp']}:{binding['HostPort']}")
 
 
 def _show_phases(found: Sequence[timeline.Phase]) -> None:

@@ -57,11 +57,11 @@ def fetch(container: Container, path: str = DEFAULT_PATH) -> list[Event]:
     """Return the timeline of a container, running or ended; empty where there is none."""
     try:
         chunks, _ = container.get_archive(path)
-    except (NotFound, APIError):
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+            member = archive.extractfile(archive.getmembers()[0])
+            return parse(member.read().decode(errors="replace").splitlines()) if member else []
+    except (NotFound, APIError, tarfile.TarError, IndexError):
         return []
-    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
-        member = archive.extractfile(archive.getmembers()[0])
-        return parse(member.read().decode(errors="replace").splitlines()) if member else []
 
 
 def created(container: Container) -> float:
@@ -86,7 +86,7 @@ def phases(events: Sequence[Event], created: float | None = None) -> list[Phase]
         times.setdefault(event["event"], event["t"])
     found = []
     first = events[0] if events else {}
-    before = first["t"] - (first["wall"] - created) if created and first else None
+    before = first["t"] - (first["wall"] - created) if created and "wall" in first else None
     for name, end, meaning in _PHASES:
         if end not in times:
             continue

@@ -5,8 +5,10 @@ The build itself installs them from the context, with no network.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from platformdirs import user_cache_path
 
 from . import lock as locks
 from .base import Base
-from .console import note, phase, warn
+from .console import human_bytes, note, phase, warn
 from .errors import ConfigError, EnvironmentLacks, WarmimageError
 from .lock import Lock
 
@@ -29,16 +31,17 @@ _LEGACY_TAGS = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 @dataclass(frozen=True)
 class Target:
-    """The interpreter that wheels are for."""
+    """The interpreter and the accelerator that wheels are for."""
 
     python: str
     glibc: str
     machine: str
+    accelerator: str
 
     @classmethod
-    def of(cls, base: Base) -> Target:
+    def of(cls, base: Base, accelerator: str) -> Target:
         """Return the target that a base image's Python is."""
-        return cls(base.python_version, base.glibc, base.machine)
+        return cls(base.python_version, base.glibc, base.machine, accelerator)
 
     @property
     def platforms(self) -> list[str]:
@@ -57,8 +60,8 @@ class Target:
         words = ["--only-binary=:all:", "--python-version", self.python, "--implementation", "cp"]
         for tag in (abi, "abi3", "none"):
             words += ["--abi", tag]
-        for platform in self.platforms:
-            words += ["--platform", platform]
+        for tag in self.platforms:
+            words += ["--platform", tag]
         return words
 
 
@@ -88,16 +91,27 @@ def resolve(requirements: Sequence[str], target: Target, wheelhouse: Path | None
     if wheelhouse:
         check_wheelhouse(wheelhouse)
     wanted = [*requirements, "pip"]
-    platform = target.platforms[0]
+    newest = target.platforms[0]
     locked = locks.read(lock_file)
-    if locked and not locked.covers(wanted, target.python, platform):
+    if locked and not locked.covers(wanted, target.accelerator, target.python, newest):
         note(f"{lock_file}: resolved for other inputs, resolving anew")
         locked = None
     if locked:
         return Wheelset(locked, _download(locked.as_requirements(with_installer=True), target, wheelhouse, exact=True))
     folder = _download("\n".join(wanted) + "\n", target, wheelhouse, exact=False)
-    made = locks.from_folder(folder, wanted, target.python, platform)
+    made = locks.from_folder(folder, wanted, target.accelerator, target.python, newest)
+    _warn_of_cuda(made)
     return Wheelset(made, folder, fresh=True)
+
+
+def _warn_of_cuda(made: Lock) -> None:
+    """Say when an image for CPUs would carry CUDA, as the default index's PyTorch does."""
+    size = sum(wheel.size for wheel in made.wheels if wheel.name.startswith("nvidia-"))
+    if made.accelerator == "cpu" and size:
+        warn(
+            f"the image is for CPUs, its wheels hold {human_bytes(size)} of CUDA: give pip PyTorch's index for CPUs "
+            "(pip config set global.extra-index-url https://download.pytorch.org/whl/cpu), then remove the lock"
+        )
 
 
 def check_wheelhouse(wheelhouse: Path) -> None:
@@ -118,8 +132,7 @@ def _download(requirements: str, target: Target, wheelhouse: Path | None, *, exa
 
     Resolving afresh (not ``exact``) always asks the indexes again: there may be newer wheels.
     """
-    key = hashlib.sha256(f"{requirements}{target}{wheelhouse}".encode()).hexdigest()[:16]
-    folder = user_cache_path("warmimage") / "wheels" / key
+    folder = _cache_folder(requirements, target, wheelhouse)
     if exact and folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -135,18 +148,19 @@ def _download(requirements: str, target: Target, wheelhouse: Path | None, *, exa
             run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode:
             raise _pip_error(run.stderr, target, wheelhouse)
-        if exact:
-            partial.rename(folder)
-            return folder
-        # Name the folder by what was resolved: the next build, locked, finds it without asking anyone.
-        made = locks.from_folder(partial, (), target.python, target.platforms[0])
-        key = hashlib.sha256(f"{made.as_requirements(with_installer=True)}{target}{wheelhouse}".encode()).hexdigest()[
-            :16
-        ]
-        folder = folder.parent / key
-        if not folder.is_dir():
+        if not exact:
+            # Name the folder by what was resolved: the next build, locked, finds it without asking anyone.
+            made = locks.from_folder(partial, (), target.accelerator, target.python, target.platforms[0])
+            folder = _cache_folder(made.as_requirements(with_installer=True), target, wheelhouse)
+        with contextlib.suppress(OSError):  # another build filled the same folder meanwhile, with the same wheels
             partial.rename(folder)
         return folder
+
+
+def _cache_folder(requirements: str, target: Target, wheelhouse: Path | None) -> Path:
+    """Return the folder that keeps the wheels of these requirements."""
+    key = hashlib.sha256(f"{requirements}{target}{wheelhouse}".encode()).hexdigest()[:16]
+    return user_cache_path("warmimage") / "wheels" / key
 
 
 def _pip(target: Target) -> list[str]:
@@ -155,6 +169,11 @@ def _pip(target: Target) -> list[str]:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     if subprocess.run([*command, "--version"], capture_output=True, check=False).returncode:
         raise EnvironmentLacks("pip is missing from warmimage's own environment", fix=f"{sys.executable} -m ensurepip")
+    if sys.platform != "linux" or platform.machine() != target.machine:
+        warn(
+            f"wheels are resolved on {sys.platform} {platform.machine()} for linux {target.machine}: conditions in "
+            "requirements are read as for this machine; the build checks them"
+        )
     if own == target.python:
         return command
     other = shutil.which(f"python{target.python}", path=os.environ.get("PATH"))
@@ -191,5 +210,9 @@ def _pip_error(output: str, target: Target, wheelhouse: Path | None) -> Warmimag
 def write_lock(wheelset: Wheelset | None, lock_file: Path) -> None:
     """Keep a lock that was made just now, for the next build."""
     if wheelset and wheelset.fresh:
-        lock_file.write_text(wheelset.lock.to_json(), encoding="utf-8")
+        try:
+            lock_file.write_text(wheelset.lock.to_json(), encoding="utf-8")
+        except OSError as error:  # the product is there: a lock that cannot be kept takes nothing from it
+            warn(f"the lock cannot be written: {error.strerror}: {lock_file}")
+            return
         note(f"{lock_file}: {len(wheelset.lock.wheels)} wheels locked with hashes")

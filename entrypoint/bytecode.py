@@ -12,9 +12,17 @@ import sysconfig
 
 
 def roots() -> list[str]:
-    """Return the folders that this interpreter imports from, the standard library's first."""
-    folders = [sysconfig.get_paths()["stdlib"], *sys.path[1:]]
-    return [folder for folder in dict.fromkeys(os.path.realpath(entry) for entry in folders) if os.path.isdir(folder)]
+    """Return the folders that this interpreter imports from, none of them inside another.
+
+    Not the root folder, which an empty entry of ``PYTHONPATH`` makes one of them.
+    """
+    entries = [sysconfig.get_paths()["stdlib"], *filter(None, sys.path[1:])]
+    folders = {os.path.realpath(entry) for entry in entries if os.path.isdir(entry)} - {"/"}
+    return sorted(folder for folder in folders if not any(_inside(folder, other) for other in folders - {folder}))
+
+
+def _inside(folder: str, other: str) -> bool:
+    return os.path.commonpath([folder, other]) == other
 
 
 def main() -> int:

@@ -6,13 +6,39 @@ DIRECTORY``.  A complete download is marked, so a restart on the same volume nee
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
+from collections.abc import Iterable
 
 #: Exit code when the model cannot be downloaded (EX_UNAVAILABLE of sysexits.h).
 EXIT_UNAVAILABLE = 69
 
 MARKER = ".warmimage-revision"
+
+#: Endings of the same weights in formats that no engine reads where there are ``.safetensors`` beside them.
+OTHER_FORMATS = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".onnx", ".tflite")
+
+#: Folders in which repositories hold the same weights once more.
+OTHER_FOLDERS = ("original/", "onnx/", "openvino/")
+
+
+def unused(names: Iterable[str]) -> list[str]:
+    """Return which of a repository's files repeat its weights in a format that no engine reads.
+
+    None where no ``.safetensors`` stand at its top.  Files in other folders may be parts of the model of their own.
+    """
+    listed = list(names)
+    if not any(name.endswith(".safetensors") and "/" not in name for name in listed):
+        return []
+    return [
+        name for name in listed if name.startswith(OTHER_FOLDERS) or ("/" not in name and name.endswith(OTHER_FORMATS))
+    ]
+
+
+def patterns(names: Iterable[str]) -> list[str]:
+    """Return ``unused`` files as the hub library's patterns."""
+    return [glob.escape(name) for name in unused(names)]
 
 
 def complete(directory: str, revision: str) -> bool:
@@ -30,8 +56,9 @@ def main(repository: str, revision: str, directory: str) -> int:
     try:
         from huggingface_hub import model_info, snapshot_download
 
-        model_info(repository, revision=revision)  # else a hub out of reach is as good as a folder with anything in it
-        snapshot_download(repository, revision=revision, local_dir=directory)
+        # Without asking first, a hub out of reach is as good as a folder with anything in it.
+        names = [item.rfilename for item in model_info(repository, revision=revision).siblings or []]
+        snapshot_download(repository, revision=revision, local_dir=directory, ignore_patterns=patterns(names))
         with open(os.path.join(directory, MARKER), "w", encoding="utf-8") as file:
             file.write(revision + "\n")
     except Exception as error:

@@ -56,6 +56,9 @@ class Ladder:
             retried = True
             self._timeline.event("tier.failed", tier=tier.name, reason=str(outcome))
             say(f"{tier.name} failed: the engine {outcome} before it was ready; trying the next tier")
+            left = self._supervisor.clear()
+            if left:
+                self._timeline.event("engine.cleared", processes=left)
         return code
 
     def _rungs(self) -> list[Tier]:

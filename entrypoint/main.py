@@ -72,13 +72,26 @@ def _serve(settings: Settings, timeline: Timeline, supervisor: Supervisor, began
             code = _download(settings, timeline, supervisor)
             if code:
                 return code
-        weights = check(model["path"])
-        timeline.event("volume.checked", files=len(weights), bytes=sum(os.path.getsize(path) for path in weights))
+        weights = _check_volume(settings, timeline)
     _check_shared_memory(settings, timeline)
     _start_prefetch(settings, timeline, supervisor, weights)
     if supervisor.stop_requested:
         return 128 + supervisor.stop_requested
     return Ladder(settings, timeline, supervisor).start(began)
+
+
+def _check_volume(settings: Settings, timeline: Timeline) -> list[str]:
+    """Return the paths of the weights that the engine will load, none where its arguments say that it loads others.
+
+    Raises:
+        VolumeError: there is no model to serve.
+    """
+    if settings.unchecked:
+        timeline.event("volume.unchecked", reason=f"the engine is told {settings.unchecked}")
+        return []
+    weights = check(settings.plan["model"]["path"])
+    timeline.event("volume.checked", files=len(weights), bytes=sum(os.path.getsize(path) for path in weights))
+    return weights
 
 
 def _check_shared_memory(settings: Settings, timeline: Timeline) -> None:

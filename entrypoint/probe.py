@@ -6,6 +6,9 @@ import errno
 import socket
 import time
 
+#: Seconds between questions to a server that listens and says that it is not ready: each is a line in its log.
+UNREADY_INTERVAL = 0.25
+
 
 class HealthProbe:
     """Asks ``http://HOST:PORT/PATH`` again and again until it answers 200.
@@ -67,8 +70,11 @@ class HealthProbe:
     def _ask(self) -> None:
         self._answer, self._sent = b"", False
         self._deadline = time.monotonic() + self._patience
-        self._socket = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        if self._socket.connect_ex(self._address) not in (0, errno.EINPROGRESS):
+        try:
+            self._socket = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            if self._socket.connect_ex(self._address) not in (0, errno.EINPROGRESS):
+                self._again()
+        except OSError:  # no descriptor or no such address family: asked again later, like no answer
             self._again()
 
     def _send(self, connection: socket.socket, late: bool) -> None:
@@ -100,7 +106,7 @@ class HealthProbe:
 
     def _again(self) -> None:
         self.close()
-        self._deadline = time.monotonic() + self._interval
+        self._deadline = time.monotonic() + (UNREADY_INTERVAL if self.listening else self._interval)
 
 
 def _connected_to_itself(connection: socket.socket) -> bool:

@@ -54,7 +54,7 @@ class Settings:
     @property
     def quick(self) -> str:
         """The argument that makes the engine answer and end, such as ``--help``, or an empty string."""
-        return next((argument for argument in self.arguments if argument in self.engine["quick_flags"]), "")
+        return self._first(self.engine["quick_flags"])
 
     @property
     def port(self) -> int:
@@ -65,17 +65,26 @@ class Settings:
     def host(self) -> str:
         """The address to ask for health: the one the engine is told to listen on, the loopback's if that is a name."""
         host = last_value(self.command, ("--host",))
-        every = host in ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
+        if host == "::":
+            return "::1"  # servers that listen on it take no IPv4
+        every = host == "0.0.0.0"  # noqa: S104 - compared with, not listened on
         return host if is_address(host) and not every else "127.0.0.1"
+
+    @property
+    def unchecked(self) -> str:
+        """The argument after which the volume's weight files are not what the engine loads, or an empty string."""
+        return self._first(self.engine["unchecked_flags"])
 
     @property
     def unprobed(self) -> str:
         """Why readiness cannot be seen over plain HTTP on a TCP port, or an empty string."""
-        for argument in self.command:
-            name = argument.partition("=")[0]
-            if name in self.engine["unprobed_flags"]:
-                return f"the engine is told {name}"
-        return ""
+        flag = self._first(self.engine["unprobed_flags"])
+        return f"the engine is told {flag}" if flag else ""
+
+    def _first(self, flags: Sequence[str]) -> str:
+        """Return the first of ``flags`` among the engine's arguments, with or without a value, or an empty string."""
+        names = (argument.partition("=")[0] for argument in (*self.engine["args"], *self.arguments))
+        return next((name for name in names if name in flags), "")
 
 
 def is_interpreter(program: str) -> bool:

@@ -145,6 +145,34 @@ class Supervisor:
         self.engine = 0
         return Outcome(status, ready, bool(self._stopped), time.monotonic() - began)
 
+    def clear(self, seconds: float = 5.0) -> int:
+        """End what a failed engine left behind, and return how many processes that were.
+
+        Its processes would hold the port, memory or GPU that the next tier needs.  Only PID 1 adopts them, so elsewhere
+        there is nothing to find.
+
+        Args:
+            seconds: how long they may take to end by SIGTERM before they are killed.
+        """
+        left = self._adopted()
+        for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, seconds)):
+            for pid in self._adopted():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            deadline = time.monotonic() + patience
+            while self._adopted() and time.monotonic() < deadline:
+                time.sleep(0.01)
+                self._reap()
+        return len(left)
+
+    def _adopted(self) -> list[int]:
+        """Return the children of this process that it did not start as helpers."""
+        try:
+            with open("/proc/thread-self/children", encoding="ascii") as file:
+                return [pid for pid in map(int, file.read().split()) if pid not in self._helpers]
+        except OSError:
+            return []  # a kernel without this list: the next tier finds out by itself
+
     @property
     def stop_requested(self) -> int:
         """The number of the last stop signal that came, whether or not an engine was there to take it, or 0."""

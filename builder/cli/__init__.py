@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ def main() -> None:
     """Run the command line and end the process with a documented exit code."""
     from ..errors import Problem, WarmimageError
 
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that what is half-done is removed
     try:
         app()
     except WarmimageError as error:
@@ -69,7 +71,7 @@ def main() -> None:
         code, failure = 130, error
     except OSError as error:
         what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        _report([Problem(what, fix="check that the path is there and may be written")])
+        _report([Problem(what, fix="check that the path is there and may be written" if error.filename else "")])
         code, failure = 1, error
     except Exception as error:
         fix = "warmimage -vv shows the traceback; please report it"

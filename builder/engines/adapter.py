@@ -32,6 +32,7 @@ class EngineAdapter:
         health_path: HTTP path that answers 200 when the server is ready.
         port_flags: flags that set the port.
         unprobed_flags: flags after which readiness cannot be asked for over plain HTTP on that port.
+        unchecked_flags: flags after which the engine does not load the volume's weight files.
         quick_flags: flags after which the engine prints something and ends.
         modules: the modules to preload, in load order.
         model_modules: modules to preload for the model's architecture.
@@ -58,6 +59,7 @@ class EngineAdapter:
     import_environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     port_flags: tuple[str, ...] = ("--port",)
     unprobed_flags: tuple[str, ...] = ()
+    unchecked_flags: tuple[str, ...] = ()
     quick_flags: tuple[str, ...] = ("--help", "-h", "--version")
     native_libraries: tuple[str, ...] = ()
     shared_memory: int = 0

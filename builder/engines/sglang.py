@@ -25,6 +25,7 @@ SGLANG = EngineAdapter(
     import_environment={"cuda": HIDE_GPU},
     health_path="/health",
     unprobed_flags=("--ssl-keyfile", "--ssl-certfile"),
+    unchecked_flags=("--load-format", "--model-path", "--model"),
     modules=("torch", "transformers", "sglang.launch_server", "sglang.srt.entrypoints.http_server"),
     required_modules=("torch", "sglang.launch_server"),
     model_modules=("sglang.srt.models.{model_type}",),

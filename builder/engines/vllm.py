@@ -13,6 +13,7 @@ VLLM = EngineAdapter(
     import_environment={"cuda": HIDE_GPU},
     health_path="/health",
     unprobed_flags=("--uds", "--ssl-keyfile", "--ssl-certfile", "--headless"),
+    unchecked_flags=("--load-format", "--model"),
     quick_flags=("--help", "-h", "--version", "-v"),
     modules=(
         "torch",

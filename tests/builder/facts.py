@@ -60,8 +60,10 @@ def lock_of(config: Config, base: Base) -> Lock:
         for index, (name, number, size) in enumerate(sorted(wanted), 1)
     )
     requirements = (*planner.requirement_lines(config, adapter), "pip")
-    target = Target.of(base)
-    return Lock(requirements=requirements, python=target.python, platform=target.platforms[0], wheels=wheels)
+    target = Target.of(base, "cpu")
+    return Lock(
+        requirements=requirements, accelerator="cpu", python=target.python, platform=target.platforms[0], wheels=wheels
+    )
 
 
 def inputs_of(config: Config) -> planner.Inputs:

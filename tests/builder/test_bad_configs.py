@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from warmimage import configfile, lock, planner, wheels
+from warmimage.config import Config
 from warmimage.errors import ConfigError
+from warmimage.model import resolve
 
 from tests.support.images import warmimage
 from tests.support.tiny_model import make_tiny_model
@@ -61,6 +63,10 @@ FILES: dict[str, tuple[str, str]] = {
     "alias of itself": (
         "model: m\ntags: &a [*a]\n",
         "error: an alias in the configuration refers to itself\n  at warmimage.yaml",
+    ),
+    "3,000 levels": (
+        "model: m\ntags: " + "[" * 3000 + "]" * 3000 + "\n",
+        "error: the configuration is nested too deeply\n  at warmimage.yaml",
     ),
     "list instead of mapping": (
         "- model: m\n",
@@ -258,6 +264,16 @@ def test_a_download_of_a_directory_is_refused(model: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["--help", "a b", "a\u00e9"])
+def test_a_folder_whose_name_cannot_be_served_is_refused_until_one_is_given(model: Path, name: str) -> None:
+    model.rename(model.parent / name)
+    assert refusal(model=f"./{name}") == (
+        f"error: the model's own name cannot be served\n  at served_name\n  got {name!r}, "
+        "expected letters, digits, '.', '_', '-' and '/'\n  fix: --served-name NAME"
+    )
+    assert resolve(Config(model=f"./{name}", served_name="ok")).name == "ok"
+
+
 def test_a_model_without_config_is_refused(model: Path) -> None:
     (model / "config.json").unlink()
     assert refusal(model="tiny") == (
@@ -361,7 +377,7 @@ def test_a_lock_of_another_format_is_refused(text: str, got: str) -> None:
 
 def test_a_requirement_that_the_wheelhouse_lacks_is_refused() -> None:
     Path("house").mkdir()
-    target = wheels.Target("3.12", "2.36", "x86_64")
+    target = wheels.Target("3.12", "2.36", "x86_64", "cpu")
     with pytest.raises(ConfigError) as caught:
         wheels.resolve(["absent==1"], target, Path("house"), Path("warmimage.lock"))
     assert str(caught.value) == (

@@ -29,9 +29,12 @@ def choose(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> Builder:
     return buildkit.find_builder()
 
 
-def test_a_client_with_buildx_is_taken_and_loads_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_with_buildx_is_taken_with_the_engines_own_builder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = command(tmp_path / "a", WITH_BUILDX)
-    assert choose(monkeypatch, tmp_path / "a") == Builder((path, "buildx", "build", "--load"))
+    own = (("DOCKER_BUILDKIT", "1"), ("BUILDX_BUILDER", "default"))
+    assert choose(monkeypatch, tmp_path / "a") == Builder((path, "build"), own)
 
 
 def test_an_old_client_is_told_to_use_buildkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ HISTORY = [
     ("RUN /bin/sh -c /opt/engine/bin/python -m compileall -q /opt/warmimage/entrypoint # buildkit", 50),
     ("COPY entrypoint/ /opt/warmimage/entrypoint/ # buildkit", 100),
     ("RUN /bin/sh -c mkdir -p /opt/warmimage && python /tmp/record.py /tmp/imports.json # buildkit", 7),
-    ("COPY model/ /model/ # buildkit", 10_000),
+    ("COPY --chmod=755 model/ /model/ # buildkit", 10_000),  # as current BuildKit writes it; 20.10 without --chmod
     ("RUN /bin/sh -c /opt/engine/bin/python /tmp/bytecode.py # buildkit", 2_000),
     ("RUN /bin/sh -c python3 -m venv && pip install --requirement /wheels/requirements.txt # buildkit", 6_000),
     ("RUN /bin/sh -c sh -euc 'python -m compileall /srv; COPY model/ record.py bytecode.py' # buildkit", 900),

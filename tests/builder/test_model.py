@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import OfflineModeIsEnabled
 from warmimage import model
 from warmimage.config import Config
+from warmimage.entrypoint import fetch
 from warmimage.errors import ConfigError, WarmimageError
 
 from tests.builder import facts
+from tests.support.hub import COMMIT, hub
 from tests.support.tiny_model import make_tiny_model
 
 
@@ -122,3 +132,156 @@ def test_shards_are_judged_as_the_library_judges_them(tiny: Path) -> None:
         except (library.SafetensorError, OSError):
             accepted = False
         assert (list(model.check_directory(tiny)) == []) is accepted, content[:20]
+
+
+def online(monkeypatch: pytest.MonkeyPatch, endpoint: str, cache: Path) -> None:
+    """Let the real client ask a hub; its variables are read once, when it is imported."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    init = HfApi.__init__
+    monkeypatch.setattr(HfApi, "__init__", lambda self, **words: init(self, **{"endpoint": endpoint, **words}))
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "http://nowhere.invalid"])
+@pytest.mark.parametrize("weights", ["mount", "bake", "download"])
+def test_a_hub_out_of_reach_stops_only_what_needs_it(
+    endpoint: str, weights: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    online(monkeypatch, endpoint, tmp_path / "hub")
+    config = Config.model_validate({"model": "owner/name", "weights": weights})
+    if weights == "mount":
+        assert model.resolve(config).revision is None
+        assert "warning: the Hub cannot be reached: owner/name stays" in capsys.readouterr().err
+    else:
+        with pytest.raises(WarmimageError, match=f"^error: the Hub cannot be reached, and weights={weights}") as caught:
+            model.resolve(config)
+        assert caught.value.exit_code == 1
+
+
+@contextmanager
+def refusing(status: int, code: str) -> Iterator[str]:
+    """A hub that answers everything with one status and the Hub's code for the reason."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            if code:
+                self.send_header("X-Error-Code" if code.isalpha() else "X-Error-Message", code)
+            self.end_headers()
+
+        def log_message(self, *_words: object) -> None:
+            """Keep test output quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "where", "exit_code"),
+    [
+        (404, "RevisionNotFound", "the Hub model 'owner/name' has no such revision", "revision", 3),
+        (404, "EntryNotFound", "the Hub model 'owner/name' has no config.json", "model", 3),
+        (404, "RepoNotFound", "the Hub has no model 'owner/name' that you may read", "model", 3),
+        (401, "", "the Hub model 'owner/name' may not be read with your login", "model", 3),
+        (401, "Invalid credentials in Authorization header", "the Hub model 'owner/name' may not be read", "model", 3),
+        (403, "", "the Hub model 'owner/name' may not be read with your login", "model", 3),
+        (403, "GatedRepo", "the Hub model 'owner/name' may not be read with your login", "model", 3),
+        (503, "", "the Hub cannot be reached, and weights=bake needs owner/name", "model", 1),
+        (429, "", "the Hub cannot be reached, and weights=bake needs owner/name", "model", 1),
+    ],
+)
+def test_each_answer_of_the_hub_has_its_own_message(
+    status: int, code: str, message: str, where: str, exit_code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with refusing(status, code) as endpoint:
+        online(monkeypatch, endpoint, tmp_path / "hub")
+        with pytest.raises(WarmimageError) as caught:
+            model.resolve(Config(model="owner/name", revision="none", weights="bake"))
+    (problem,) = caught.value.problems
+    assert problem.what.startswith(message)
+    assert (problem.where, caught.value.exit_code) == (where, exit_code)
+    assert problem.fix or "config.json" in message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("IO Error: No space left on device (os error 28)")],
+)
+def test_a_full_disk_is_no_hub_out_of_reach(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(HfApi, "model_info", full)
+    with pytest.raises(WarmimageError, match=r"^error: the disk is full: owner/name cannot be downloaded") as caught:
+        model.resolve(Config(model="owner/name"))
+    assert caught.value.exit_code == 1
+
+
+def test_an_error_that_is_not_the_hubs_is_not_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "cache")
+
+    monkeypatch.setattr(HfApi, "model_info", broken)
+    with pytest.raises(PermissionError):
+        model.resolve(Config(model="owner/name"))
+
+
+def test_a_model_to_bake_is_downloaded_late_and_without_what_no_engine_reads(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    used = sorted(path.name for path in tiny.iterdir())
+    size = sum(path.stat().st_size for path in tiny.iterdir())
+    for name in ("pytorch_model.bin", "a[1].pth", "flax_model.msgpack"):
+        (tiny / name).write_bytes(b"12345")
+    with hub("owner/name", tiny) as endpoint:
+        online(monkeypatch, endpoint, tmp_path / "hub")
+        found = model.resolve(Config(model="owner/name", weights="bake"))
+        assert (found.directory, found.revision, found.weight_bytes) == (None, COMMIT, size)
+        assert not list((tmp_path / "hub").rglob("*.safetensors"))
+        fetched = model.fetch(found)
+    assert fetched.directory
+    assert model.files(fetched.directory, hub=True) == used
+    assert not list((tmp_path / "hub").rglob("*.bin"))
+    assert model.fetch(fetched) is fetched
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["model.safetensors", "a.bin", "original/x", "1_Dense/a.bin", "config.json"], ["a.bin", "original/x"]),
+        (["pytorch_model.bin", "lora/a.safetensors", "onnx/model.onnx"], []),
+        (["consolidated.safetensors", "consolidated.00.pth"], ["consolidated.00.pth"]),
+        ([], []),
+    ],
+)
+def test_other_formats_are_unused_only_beside_safetensors(names: list[str], expected: list[str]) -> None:
+    assert fetch.unused(names) == expected
+
+
+def test_a_local_model_to_bake_is_as_large_as_all_of_its_files(tiny: Path) -> None:
+    (tiny / ".hidden").write_bytes(b"1")
+    found = model.resolve(Config(model="folder/tiny", weights="bake"))
+    assert found.weight_bytes == sum(path.stat().st_size for path in tiny.iterdir() if path.name != ".hidden")
+
+
+def test_a_download_at_start_leaves_out_the_same_files(tiny: Path, tmp_path: Path) -> None:
+    used = sorted(path.name for path in tiny.iterdir())
+    (tiny / "pytorch_model.bin").write_bytes(b"12345")
+    volume = tmp_path / "volume"
+    with hub("owner/name", tiny) as endpoint:
+        environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")}
+        command = [sys.executable, fetch.__file__, "owner/name", COMMIT, str(volume)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert model.files(volume) == used
+    assert fetch.complete(str(volume), COMMIT)

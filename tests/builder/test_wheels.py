@@ -14,7 +14,7 @@ from warmimage.errors import ConfigError, WarmimageError
 from warmimage.wheels import Target
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-TARGET = Target(PYTHON, "2.36", "x86_64")
+TARGET = Target(PYTHON, "2.36", "x86_64", "cpu")
 LOCK = Path("warmimage.lock")
 
 
@@ -63,7 +63,7 @@ def names(found: wheels.Wheelset) -> list[str]:
 def test_platforms_are_the_newest_first_each_legacy_name_after_its_own(
     glibc: str, machine: str, expected: list[str]
 ) -> None:
-    assert Target("3.12", glibc, machine).platforms[: len(expected)] == expected
+    assert Target("3.12", glibc, machine, "cpu").platforms[: len(expected)] == expected
 
 
 def test_platforms_are_those_that_packaging_computes_for_this_interpreter() -> None:
@@ -73,7 +73,7 @@ def test_platforms_are_those_that_packaging_computes_for_this_interpreter() -> N
     if not own:
         pytest.skip("not a glibc platform")
     major, minor, machine = own[0].split("_", 3)[1:]
-    assert Target("3.12", f"{major}.{minor}", machine).platforms[: len(own)] == own
+    assert Target("3.12", f"{major}.{minor}", machine, "cpu").platforms[: len(own)] == own
 
 
 def test_the_lock_has_every_wheel_sorted_by_name_and_no_file_until_it_is_written(house: Path) -> None:
@@ -123,7 +123,9 @@ def test_another_requirement_resolves_anew_and_says_so(house: Path, capsys: pyte
     assert (found.fresh, names(found)) == (True, ["engine==1.0", "pip==30.0", "zlib-ng==2.2"])
 
 
-@pytest.mark.parametrize("target", [Target(PYTHON, "2.31", "x86_64"), Target(PYTHON, "2.36", "aarch64")], ids=str)
+@pytest.mark.parametrize(
+    "target", [Target(PYTHON, "2.31", "x86_64", "cpu"), Target(PYTHON, "2.36", "aarch64", "cpu")], ids=str
+)
 def test_a_lock_for_another_target_is_not_taken(house: Path, target: Target) -> None:
     wheels.write_lock(wheels.resolve(["engine"], TARGET, house, LOCK), LOCK)
     assert wheels.resolve(["engine"], target, house, LOCK).fresh

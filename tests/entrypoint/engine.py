@@ -91,6 +91,15 @@ def orphans(number):
     os.waitpid(child, 0)
 
 
+def leave():
+    """Leave a child behind that runs on, and takes no notice of SIGTERM."""
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.closerange(0, 3)
+        time.sleep(60)
+        os._exit(0)
+
+
 def processes():
     """Return the states and parents of all other processes but PID 1."""
     found = []
@@ -146,7 +155,7 @@ def join():
 WORDS = {
     function.__name__: function
     for function in (
-        mark, out, err, end, kill, count, trap, sleep, until, orphans, alone, listen, serve, health, join,
+        mark, out, err, end, kill, count, trap, sleep, until, orphans, leave, alone, listen, serve, health, join,
     )
 }  # fmt: skip
 

@@ -123,7 +123,8 @@ class Image:
             "engine": {
                 "name": "stub", "version": "1", "command": ["engine"], "args": [], "directory": str(folder),
                 "health_path": "/health", "port": free_port(), "port_flags": ["--port"],
-                "unprobed_flags": ["--ssl-keyfile"], "quick_flags": ["--help"], "modules": [], "required_modules": [],
+                "unprobed_flags": ["--ssl-keyfile"], "unchecked_flags": ["--load-format"],
+                "quick_flags": ["--help"], "modules": [], "required_modules": [],
                 "native_libraries": [], "import_environment": {}, "start_methods": [], "start_method_variable": "",
                 "shared_memory": 0,
             },
@@ -137,6 +138,7 @@ class Image:
                 "path": str(self.model), "mounted": True, "link": None,
             },
             "weights": "mount", "python": python, "tiers": ["preload", "plain"], "start": "auto", "user": 1000,
+            "folders": {"root": "/", "home": "/", "engine": "/"},
             "environment": {}, "labels": {}, "run": [], "secrets": [],
         }  # fmt: skip
         self.write_plan()

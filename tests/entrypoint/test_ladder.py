@@ -184,3 +184,10 @@ def test_hub_out_of_reach_does_not_make_half_a_download_a_whole_one(tmp_path: Pa
     assert done.stderr.startswith("warmimage: error: cannot download org/model at 0000")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / ".warmimage-revision").exists()
+
+
+@pytest.mark.usefixtures("in_namespace")
+def test_next_tier_meets_nothing_that_the_failed_one_left_running(image: Image) -> None:
+    ended = image.run("preload?leave", "preload?end:1", "alone", "end:0")
+    assert (ended.code, ended.out) == (0, b"[]\n")
+    assert [event["processes"] for event in image.events("engine.cleared")] == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import select
 import socket
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from warmimage.entrypoint.probe import HealthProbe
-from warmimage.entrypoint.settings import is_address, last_port
+from warmimage.entrypoint.settings import is_address, last_port, load
 
 from .harness import Image, free_port
 
@@ -46,6 +47,22 @@ def test_host_in_numbers_is_told_from_a_name() -> None:
     assert [host for host in ("1.2.3.4", "::1", "999.1.1.1", ":::", "", "h", "é", "a\0b") if is_address(host)] == [
         "1.2.3.4", "::1",
     ]  # fmt: skip
+
+
+def test_server_on_all_ipv6_addresses_is_asked_on_the_loopback_of_ipv6(image: Image) -> None:
+    settings = load(["--host", "::"], {}, "", str(image.root / "plan.json"))
+    assert settings.host == "::1"
+
+
+def test_no_descriptor_for_the_probe_is_no_answer_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_words: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    probe = HealthProbe("127.0.0.1", free_port(), "/health")
+    monkeypatch.setattr(socket, "socket", exhausted)
+    probe.step()
+    assert (probe.descriptor, probe.ready) == (-1, False)
+    assert 0 < probe.wait() <= 0.02
 
 
 @contextmanager

@@ -99,3 +99,10 @@ def test_weights_are_the_preferred_kind_in_load_order(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).write_text("")
     assert check(str(tmp_path)) == [str(tmp_path / names[1]), str(tmp_path / names[0])]
+
+
+def test_engine_that_loads_other_weights_finds_its_volume_unchecked(image: Image) -> None:
+    no_weights(image.model)
+    assert image.run("--load-format", "dummy", "end:0").code == 0
+    assert [event["reason"] for event in image.events("volume.unchecked")] == ["the engine is told --load-format"]
+    assert image.run("--help=all", "end:0").code == 0

@@ -1,7 +1,8 @@
-"""How often the seed's way breaks, beside which tier preload never does (``test_vllm``)."""
+"""The seed's way breaks imports; how often depends on the machine.  Tier preload never does (``test_vllm``)."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker
@@ -10,21 +11,33 @@ import pytest
 from tests.support.images import wait_ended
 
 SCRIPT = Path(__file__).parent / "seed_way.py"
-TRIES = 40
+
+pytestmark = pytest.mark.docker
 
 
-@pytest.mark.docker
+def broken(client: docker.DockerClient, image: str, way: str) -> str:
+    """Import once in the seed's way; return the error that it ended with, or an empty string."""
+    words = {"entrypoint": "python3", "volumes": {str(SCRIPT): {"bind": "/seed_way.py", "mode": "ro"}}}
+    made = client.containers.run(image, ["/seed_way.py", way], detach=True, **words)
+    try:
+        code = wait_ended(made, 300)
+        return str(made.logs().decode().strip().splitlines()[-1]) if code else ""
+    finally:
+        made.remove(force=True)
+
+
+def test_a_name_asked_for_while_a_thread_imports_its_package_is_not_there(
+    client: docker.DockerClient, vllm_image: str
+) -> None:
+    errors = [broken(client, vllm_image, "name") for _ in range(3)]
+    assert any("cannot import name 'PreTrainedConfig' from 'transformers'" in error for error in errors), errors
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_seeds_way_breaks_imports(client: docker.DockerClient, vllm_image: str) -> None:
-    reasons = []
-    for number in range(1, TRIES + 1):
-        words = {"entrypoint": "python3", "volumes": {str(SCRIPT): {"bind": "/seed_way.py", "mode": "ro"}}}
-        made = client.containers.run(vllm_image, ["/seed_way.py"], detach=True, **words)
-        try:
-            if wait_ended(made, 300):
-                reasons.append(made.logs().decode().strip().splitlines()[-1])
-        finally:
-            made.remove(force=True)
-        print(f"{number} tries, {len(reasons)} broken: {reasons[-1:]}")
-    assert reasons, f"the race did not show in {TRIES} tries: is the reproduction still one?"
+@pytest.mark.timeout(3600)
+def test_how_often_the_seeds_way_breaks_the_command_line_here(client: docker.DockerClient, vllm_image: str) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        errors = list(pool.map(lambda _: broken(client, vllm_image, "cli"), range(40)))
+    found = [error for error in errors if error]
+    print(f"the seed's way broke {len(found)} of {len(errors)} times: {set(found)}")
+    assert all("ImportError" in error for error in found), "it broke for another reason"
