@@ -7,6 +7,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from warmimage.base import default_base
 
 from tests.images import vllm_cpu
 from tests.support.images import warmimage
@@ -30,6 +31,12 @@ def client() -> Iterator[docker.DockerClient]:
     made = docker.from_env(timeout=600)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def python_base(client: docker.DockerClient) -> str:
+    """The base image that the product itself takes by default: Python, and no engine."""
+    return default_base(client)
 
 
 @pytest.fixture(scope="session")

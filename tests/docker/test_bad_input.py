@@ -13,12 +13,14 @@ from pathlib import Path
 
 import docker
 import pytest
-from warmimage.base import DEBIAN_BASE
 
 from tests.support.images import warmimage
 from tests.support.servers import build_dockerfile, old_engine, registry, small_engine
 
 pytestmark = pytest.mark.docker
+
+#: Takes Python out of a base image, Debian's own or that of Docker's official one.
+NO_PYTHON = "rm -f /usr/bin/python3* /usr/local/bin/python*"
 
 #: bcrypt of "secret", for a registry that asks who is there.
 HTPASSWD = "user:$2b$05$jxU4g/uXwLjaGfkofCeiGu5rGNr6VYxrjEwyKySvHv2bCayg5Ow8S\n"
@@ -61,20 +63,18 @@ def test_engine_too_old(build_words: list[str], tmp_path: Path) -> None:
     )
 
 
-def test_base_image_without_python(client: docker.DockerClient, build_words: list[str]) -> None:
-    with _image("rm -f /usr/bin/python3*") as base:
+def test_base_image_without_python(python_base: str, build_words: list[str]) -> None:
+    with _image(python_base, NO_PYTHON) as base:
         error = refused(*build_words, "--base-image", base, code=3)
     assert error.startswith("error: the base image has no Python\n  at base_image\n")
 
 
-def test_base_image_with_a_python_that_the_wheels_do_not_support(
-    client: docker.DockerClient, build_words: list[str]
-) -> None:
+def test_base_image_with_a_python_that_the_wheels_do_not_support(python_base: str, build_words: list[str]) -> None:
     # It answers as Python 3.9 does; a real one cannot be had without a registry.
     facts = '{"python": "/p", "python_version": "3.9", "engine_version": null,'
     facts += ' "libc": ["glibc", "2.31"], "machine": "x"}'
     script = shlex.quote(f"#!/bin/sh\\necho '{facts}'\\n")
-    with _image(f"rm -f /usr/bin/python3* && printf {script} > /usr/bin/python3 && chmod +x /usr/bin/python3") as base:
+    with _image(python_base, f"{NO_PYTHON} && printf {script} > /usr/bin/python3 && chmod +x /usr/bin/python3") as base:
         error = refused(*build_words, "--base-image", base, code=3)
     assert "the base image's Python does not fit transformers" in error
     assert "got Python 3.9" in error
@@ -85,8 +85,8 @@ def test_base_image_that_no_registry_has(build_words: list[str]) -> None:
     assert error.startswith("error: cannot pull 127.0.0.1:1/none:1: the registry cannot be reached\n")
 
 
-def test_derive_from_an_image_without_the_engine(build_words: list[str]) -> None:
-    error = refused(*build_words, "--base-image", DEBIAN_BASE, "--method", "derive", code=3)
+def test_derive_from_an_image_without_the_engine(python_base: str, build_words: list[str]) -> None:
+    error = refused(*build_words, "--base-image", python_base, "--method", "derive", code=3)
     assert error.startswith("error: the base image does not hold transformers\n")
 
 
@@ -99,9 +99,9 @@ def test_port_in_use(client: docker.DockerClient, transformers_image: str, tiny_
     assert len(client.containers.list(all=True)) == before
 
 
-def test_run_of_an_image_that_is_not_ours(client: docker.DockerClient, transformers_image: str) -> None:
-    error = refused("run", DEBIAN_BASE, code=3)
-    assert error.startswith(f"error: not an image built by warmimage\n  at {DEBIAN_BASE}\n")
+def test_run_of_an_image_that_is_not_ours(python_base: str) -> None:
+    error = refused("run", python_base, code=3)
+    assert error.startswith(f"error: not an image built by warmimage\n  at {python_base}\n")
 
 
 def test_inspect_of_no_image() -> None:
@@ -135,11 +135,11 @@ def test_registry_that_refuses_and_one_that_takes_it(
     )
 
 
-def test_full_disk_of_the_engine(client: docker.DockerClient, build_words: list[str], tmp_path: Path) -> None:
+def test_full_disk_of_the_engine(python_base: str, build_words: list[str], tmp_path: Path) -> None:
     if os.getuid() or not shutil.which("dockerd"):
         pytest.skip("starting a second engine needs root and dockerd")
-    with small_engine(tmp_path) as address:
-        error = refused(*build_words, "--base-image", DEBIAN_BASE, code=4, DOCKER_HOST=address)
+    with small_engine(python_base, tmp_path) as address:
+        error = refused(*build_words, "--base-image", python_base, code=4, DOCKER_HOST=address)
         assert error.startswith("error: not enough disk space for the build\n")
         # A step that nobody can foresee fills it: the engine's own message is put into one line.
         Path("warmimage.yaml").write_text("run: ['head -c 2G /dev/zero > /fill']\n", encoding="utf-8")
@@ -149,10 +149,10 @@ def test_full_disk_of_the_engine(client: docker.DockerClient, build_words: list[
 
 
 @contextmanager
-def _image(step: str) -> Iterator[str]:
+def _image(base: str, step: str) -> Iterator[str]:
     """Yield a base image with a step run on it, built for this test."""
     tag = "warmimage-test/odd-base:1"
-    build_dockerfile(f"FROM {DEBIAN_BASE}\nRUN {step}\n", tag)
+    build_dockerfile(f"FROM {base}\nRUN {step}\n", tag)
     client = docker.from_env()
     try:
         yield tag

@@ -132,9 +132,12 @@ def test_broken_plan_ends_with_70_and_one_line(image: Image, text: str | None) -
 
 HUB = """
 import os
+import types
 def model_info(repository, *, revision):
-    pass
-def snapshot_download(repository, *, revision, local_dir):
+    names = ("model.safetensors", "pytorch_model.bin")
+    return types.SimpleNamespace(siblings=[types.SimpleNamespace(rfilename=name) for name in names])
+def snapshot_download(repository, *, revision, local_dir, ignore_patterns):
+    assert ignore_patterns == ["pytorch_model.bin"], ignore_patterns
     assert "HF_HUB_OFFLINE" not in os.environ
     if os.environ.get("REFUSED"):
         raise OSError("no route to the hub\\nsecond line")

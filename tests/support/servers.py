@@ -16,7 +16,6 @@ from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 
 import pytest
-from warmimage.base import DEBIAN_BASE
 from warmimage.buildkit import find_builder
 
 
@@ -101,7 +100,7 @@ def registry(folder: Path, htpasswd: str) -> Iterator[str]:
 
 
 @contextmanager
-def small_engine(folder: Path) -> Iterator[str]:
+def small_engine(base: str, folder: Path) -> Iterator[str]:
     """Start a second engine on a small disk, in a network namespace of its own, with a base image in it."""
     disk, socket_path = folder / "disk", folder / "small.sock"
     disk.mkdir()
@@ -114,12 +113,12 @@ def small_engine(folder: Path) -> Iterator[str]:
     try:
         with _process(command, str(socket_path), folder / "dockerd.log"):
             environment = {**os.environ, "DOCKER_HOST": address}
-            with subprocess.Popen(["docker", "save", DEBIAN_BASE], stdout=subprocess.PIPE) as saved:
+            with subprocess.Popen(["docker", "save", base], stdout=subprocess.PIPE) as saved:
                 subprocess.run(["docker", "load"], stdin=saved.stdout, check=True, capture_output=True, env=environment)
             metadata = "/usr/lib/python3/dist-packages/transformers-5.0.dist-info"
             text = "Metadata-Version: 2.1\\nName: transformers\\nVersion: 5.0\\n"
             step = f"mkdir -p {metadata} && printf '{text}' > {metadata}/METADATA"
-            build_dockerfile(f"FROM {DEBIAN_BASE}\nRUN {step}\n", "with-engine:1", DOCKER_HOST=address)
+            build_dockerfile(f"FROM {base}\nRUN {step}\n", "with-engine:1", DOCKER_HOST=address)
             yield address
     finally:
         for mounted in sorted(_mounts_below(disk), reverse=True):
