@@ -46,10 +46,9 @@ def main() -> int:
     parser.add_argument("--state", default="warm,cold")
     parser.add_argument("arguments", nargs="*", help="engine arguments")
     options = parser.parse_args()
-    folder = user_cache_path("warmimage") / "demo"
-    model = make_tiny_model(folder / "tiny-qwen2")
+    model = make_tiny_model(user_cache_path("warmimage") / "demo" / "tiny-qwen2")
     if options.image == TAG:
-        build(model, folder)
+        build(model)
     client = docker.from_env()
     table = Table("state", "arm", "median s", "min s", "max s", "plain / arm")
     for state in options.state.split(","):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import docker
@@ -26,10 +27,9 @@ ARMS = {
 
 def main() -> int:
     """Run the demo."""
-    folder = user_cache_path("warmimage") / "demo"
-    model = make_tiny_model(folder / "tiny-qwen2")
+    model = make_tiny_model(user_cache_path("warmimage") / "demo" / "tiny-qwen2")
     note(f"model: {model}")
-    build(model, folder)
+    build(model)
     client = docker.from_env()
     runs = {}
     answers = {}
@@ -50,8 +50,8 @@ def main() -> int:
     return 0
 
 
-def build(model: Path, folder: Path) -> None:
-    """Build the image with the command, its output shown."""
+def build(model: Path) -> None:
+    """Build the image with the command, its output shown; in a folder of its own, where no lock of another day lies."""
     command = [
         COMMAND,
         "build",
@@ -65,7 +65,8 @@ def build(model: Path, folder: Path) -> None:
         TAG,
     ]
     note(f"$ {' '.join(command)}")
-    subprocess.run(command, check=True, cwd=folder, stdout=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(command, check=True, cwd=folder, stdout=sys.stderr)
 
 
 def show(runs: dict[str, list[timeline.Phase]]) -> None:
