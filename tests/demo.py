@@ -46,7 +46,7 @@ def main() -> int:
     print(answers["warm"])
     assert answers["plain"] == answers["warm"], answers
     show(runs)
-    note("The tiers of this version overlap reading with importing: they pay where files are not in the page cache.")
+    note("One start of each shows where the time goes; `make bench` measures, with the tiers interleaved.")
     return 0
 
 
