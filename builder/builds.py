@@ -50,9 +50,9 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress) ->
     if push and not config.tags:
         raise UsageError("--push needs a tag to push", fix="--tag REGISTRY/NAME:TAG")
     builder = buildkit.find_builder()
-    client = docker_engine.connect()
     inputs = planner.resolve(config, lock_file)
     plan = planner.make_plan(config, inputs)
+    client = docker_engine.connect()
     _check_disk(client, plan, inputs)
     cache = user_cache_path("warmimage")
     cache.mkdir(parents=True, exist_ok=True)

@@ -73,7 +73,7 @@ def _serve(settings: Settings, timeline: Timeline, supervisor: Supervisor, began
             if code:
                 return code
         weights = _check_volume(settings, timeline)
-    _check_shared_memory(settings, timeline)
+        _check_shared_memory(settings, timeline)
     _start_prefetch(settings, timeline, supervisor, weights)
     if supervisor.stop_requested:
         return 128 + supervisor.stop_requested

@@ -152,7 +152,6 @@ def test_flags_win_over_variables_over_the_file_and_the_error_names_the_winner(
     )
 
 
-@pytest.mark.docker
 def test_a_flag_mends_what_the_file_has_wrong() -> None:
     Path("warmimage.yaml").write_text("model: ./m\nweights: c\n", encoding="utf-8")
     done = warmimage("build", "--weights", "bake", code=3)

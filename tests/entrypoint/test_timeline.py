@@ -59,3 +59,4 @@ def test_too_little_shared_memory_is_said_before_the_engine_fails_on_it(image: I
     assert line.endswith(f"run with --shm-size {1 << 60}")
     (event,) = image.events("shared_memory.small")
     assert 0 < event["bytes"] < event["wanted_bytes"] == 1 << 60
+    assert image.run("--help").said == ["preload skipped: --help ends before anything is worth preloading"]
