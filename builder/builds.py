@@ -6,16 +6,17 @@ import json
 import shlex
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import docker
 from platformdirs import user_cache_path
 
-from . import buildkit, context, docker_engine, image, planner, wheels
+from . import buildkit, context, docker_engine, image, planner, recording, wheels
 from .buildkit import Progress
 from .config import Config, parse_size
 from .console import console, human_bytes, note, phase
-from .errors import EnvironmentLacks, GateMissed, UsageError
+from .errors import EnvironmentLacks, GateMissed, UsageError, WarmimageError
 from .image import ImageReport
 from .plan import Plan
 from .planner import Inputs
@@ -59,9 +60,15 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress) ->
     # Beside the downloaded wheels, so that the context can hold them as hard links.
     with tempfile.TemporaryDirectory(dir=cache, prefix="context-") as name:
         folder = Path(name) / "context"
-        context.write(plan, inputs, folder, link=True)
-        with phase("image built", spinner=False):
-            reference = buildkit.build(builder, folder, config.tags, config.secrets, config.network, progress)
+
+        def make(plan: Plan, tags: Sequence[str]) -> str:
+            context.write(plan, inputs, folder, link=True)
+            with phase("image built", spinner=False):
+                return buildkit.build(builder, folder, tags, config.secrets, config.network, progress)
+
+        known = _recorded(client, config, plan, inputs, lambda: make(plan, ()))
+        plan = known or plan
+        reference = make(plan, config.tags)
     # By a tag where there is one: not every image store finds an image by the id that BuildKit gives.
     report = image.inspect(client, config.tags[0] if config.tags else reference)
     wheels.write_lock(inputs.wheelset, lock_file)
@@ -76,6 +83,37 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress) ->
             reference = next(iter([docker_engine.push(client, tag) for tag in config.tags]))
     _show_next(config, plan, config.tags[0] if config.tags else reference)
     return reference
+
+
+def _recorded(
+    client: docker.DockerClient, config: Config, plan: Plan, inputs: Inputs, make: Callable[[], str]
+) -> Plan | None:
+    """Return the plan with the closure of a real start, or ``None`` where none is wanted or to be had.
+
+    Args:
+        client: the engine.
+        config: says whether to record.
+        plan: has the modules that the adapter lists.
+        inputs: where the model is.
+        make: builds the image as planned so far, and returns its id.
+    """
+    if config.record == "off":
+        return None
+    closure = recording.cached(plan)
+    if not closure:
+        directory = inputs.model.directory
+        try:
+            if plan.model.mounted and not directory:
+                raise EnvironmentLacks("the model is not on this machine", fix="--model DIR")
+            image = make()
+            with phase("closure recorded from a start"):
+                closure = recording.record(client, image, plan, directory)
+        except WarmimageError as error:
+            if config.record == "require":
+                raise
+            note(f"closure not recorded, the adapter's list is used: {error.problems[0].what}")
+            return None
+    return plan.model_copy(update={"closure": closure})
 
 
 def _check_disk(client: docker.DockerClient, plan: Plan, inputs: Inputs) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from .descriptions import DESCRIPTIONS
+from .descriptions import DESCRIPTIONS, Start
 
 #: A registry reference as Docker's ``distribution/reference`` grammar has it.
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -89,7 +89,8 @@ class Config(BaseModel):
     env: dict[Variable, OneLine] = _field("env", {})
     labels: dict[Label, OneLine] = _field("labels", {})
     user: int = _field("user", 1000, strict=True, ge=0, le=2**31 - 1)
-    start: Literal["auto", "preload", "plain"] = _field("start", "auto")
+    record: Literal["auto", "off", "require"] = _field("record", "auto")
+    start: Start = _field("start", "auto")
     max_size: Size | None = _field("max_size", None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -90,10 +91,11 @@ def _fill(made: Path, plan: Plan, inputs: Inputs, link: bool) -> None:
     (made / "Dockerfile").write_text(dockerfile(plan), encoding="utf-8")
     (made / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
     # The closure's step sees what it needs and no more: another port or label does not import everything again.
-    imports = plan.engine.model_dump_json(
-        indent=1, include={"modules", "required_modules", "native_libraries", "import_environment"}
-    )
-    (made / "imports.json").write_text(imports + "\n", encoding="utf-8")
+    imports = {
+        **plan.engine.model_dump(include={"required_modules", "native_libraries", "import_environment"}),
+        **plan.closure.model_dump(include={"modules", "later", "preload"}),
+    }
+    (made / "imports.json").write_text(json.dumps(imports, indent=1) + "\n", encoding="utf-8")
     with as_file(files("warmimage.entrypoint")) as source:
         shutil.copytree(source, made / "entrypoint", ignore=shutil.ignore_patterns("__pycache__", "py.typed"))
     if inputs.wheelset:

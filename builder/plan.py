@@ -42,6 +42,22 @@ class EnginePlan(Frozen):
     start_method_variable: str
 
 
+class ClosurePlan(Frozen):
+    """What a start of the engine imports.
+
+    Attributes:
+        modules: names of modules, in load order.
+        later: modules that it imports only when it is ready, for the first request.
+        preload: what the engine sets in ``LD_PRELOAD`` before it starts its processes.
+        recorded: whether a real start was seen; else these are the modules that the adapter lists.
+    """
+
+    modules: tuple[str, ...]
+    later: tuple[str, ...] = ()
+    preload: str = ""
+    recorded: bool = False
+
+
 class BasePlan(Frozen):
     """The image that is started from."""
 
@@ -100,6 +116,7 @@ class Plan(Frozen):
     method: Literal["derive", "compose"]
     accelerator: Literal["cuda", "cpu"]
     engine: EnginePlan
+    closure: ClosurePlan
     base: BasePlan
     wheels: WheelsPlan | None
     model: ModelPlan

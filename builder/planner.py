@@ -13,7 +13,7 @@ from .engines import EngineAdapter
 from .engines.adapter import SERVED_DIRECTORY
 from .entrypoint.tiers import TIERS
 from .errors import ConfigError
-from .plan import MODEL_PATH, BasePlan, EnginePlan, Folders, ModelPlan, Plan, WheelsPlan
+from .plan import MODEL_PATH, BasePlan, ClosurePlan, EnginePlan, Folders, ModelPlan, Plan, WheelsPlan
 
 #: The product's own folder in an image, the user's home, and the virtual environment that compose installs into.
 FOLDERS = Folders(root="/opt/warmimage", home="/home/warmimage", engine="/opt/engine")
@@ -136,6 +136,7 @@ def make_plan(config: Config, inputs: Inputs, lock_file: lock.Lock | None = None
             start_methods=adapter.start_methods,
             start_method_variable=adapter.start_method_variable,
         ),
+        closure=ClosurePlan(modules=(*adapter.modules, *model_modules)),
         base=BasePlan(
             reference=start.reference,
             image=start.image,

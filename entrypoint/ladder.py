@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from .probe import HealthProbe
+from .program import EXIT_DECLINED
 from .settings import Settings
 from .supervisor import Outcome, Supervisor
 from .tiers import TIERS, Plain, Tier
@@ -50,6 +51,9 @@ class Ladder:
                 continue
             outcome = self._run(tier, began)
             code = outcome.code
+            if code == EXIT_DECLINED and tier.may_decline_late and not outcome.ready:
+                self._declined.append(tier.name)
+                continue
             self._timeline.event("engine.ended", code=code, signal=outcome.signal, ready=outcome.ready)
             if retried or self._settings.unprobed or not worth_retrying(tier, outcome):
                 return code  # where readiness cannot be seen, a server that served for days would be started again
@@ -94,7 +98,9 @@ class Ladder:
             declined = f"; skipped: {', '.join(self._declined)}" if self._declined else ""
             say(f"ready in {total:.2f} s (tier {tier.name}{declined})")
 
-        return self._supervisor.run(tier.command(settings), settings.environment, settings.directory, probe, on_ready)
+        return self._supervisor.run(
+            tier.command(settings), tier.environment(settings), settings.directory, probe, on_ready
+        )
 
 
 def worth_retrying(tier: Tier, outcome: Outcome) -> bool:

@@ -1,38 +1,39 @@
 """Build time: import the plan's closure once in the image, and record which files and libraries a start will read.
 
-Run in a build step: ``python record.py IMPORTS OUTPUT``, IMPORTS being a part of the plan's engine as JSON.  It proves
-the engine importable before anyone deploys it.
+Run in a build step: ``python record.py IMPORTS OUTPUT``, IMPORTS being a part of the plan as JSON.  It proves the
+engine importable before anyone deploys it, and leaves out of the closure what would make a process that imports it
+unfit for forking.
 """
 
 from __future__ import annotations
 
 import glob
-import importlib
 import json
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+if not __package__:
+    # Our folder goes last: its modules must not shadow the engine's.
+    del sys.path[: 0 if getattr(sys.flags, "safe_path", False) else 1]
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    __package__ = "entrypoint"
 
-def import_closure(modules: Sequence[str]) -> list[dict[str, str]]:
-    """Import modules in order and return those that cannot be imported, with the reason."""
-    skipped = []
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except (Exception, SystemExit) as error:
-            skipped.append({"module": module, "reason": f"{type(error).__name__}: {error}"[:300]})
-    return skipped
+from .closure import import_closure
+from .forkable import Watch
 
 
 def module_files() -> list[str]:
     """Return the files that the imported modules were loaded from: bytecode where there is some, else the source."""
+    own = os.path.dirname(os.path.abspath(__file__))
     found = []
     for module in list(sys.modules.values()):
         attributes = getattr(module, "__dict__", {})  # not getattr: some modules make up any attribute asked for
         source, cached = attributes.get("__file__"), attributes.get("__cached__")
-        if not source or source == __file__:
+        if not source or os.path.dirname(os.path.abspath(source)) == own:
             continue
         found.append(cached if cached and os.path.exists(cached) else source)
     return [path for path in found if os.path.isfile(path)]
@@ -56,39 +57,88 @@ def native_libraries(patterns: Sequence[str], mapped: Sequence[str]) -> list[str
     return [path for path in dict.fromkeys(allowed) if path in mapped]
 
 
-def main(imports_path: str, output: str) -> int:
-    """Record the closure that a file asks for into another; return 1 when the engine cannot be imported."""
-    with open(imports_path, encoding="utf-8") as file:
-        engine = json.load(file)
-    os.environ.update(engine["import_environment"])
+def attempt(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
+    """Import the closure in this process, without some modules, and return what was found.
+
+    Args:
+        imports: the part of the plan.
+        left_out: modules that are not to be imported.
+
+    Returns:
+        The closure, with ``offences`` -> module and ``imported``, the number of modules.
+    """
+    os.environ.update(imports["import_environment"])
+    modules = [name for name in imports["modules"] if name not in left_out]
+    watch = Watch()
     began = time.monotonic()
-    skipped = import_closure(engine["modules"])
+    skipped = import_closure(modules, watch.look)
     seconds = time.monotonic() - began
-    for entry in skipped:
-        print(f"warmimage: closure: {entry['module']} skipped: {entry['reason']}", file=sys.stderr)
-    required = set(engine["required_modules"])
-    broken = [entry for entry in skipped if entry["module"] in required]
-    if broken:
-        print(f"warmimage: error: the engine cannot be imported in this image: {broken[0]['reason']}", file=sys.stderr)
-        return 1
     mapped = mapped_libraries()
     # In load order.  The engine's own libraries are left to `libraries`: of their bytes a start touches a small part.
-    native = native_libraries(engine["native_libraries"], mapped)
+    native = native_libraries(imports["native_libraries"], mapped)
     files = [path for path in dict.fromkeys([*module_files(), *mapped]) if path not in native]
-    closure = {
-        "modules": [name for name in engine["modules"] if name in sys.modules],
+    unfit = {entry["module"] for entry in skipped}
+    return {
+        "modules": [name for name in modules if name not in unfit],
+        "later": [name for name in imports["later"] if name not in left_out],
+        "preload": imports["preload"],
         "skipped": skipped,
         "files": files,
         "bytes": sum(os.path.getsize(path) for path in files),
         "libraries": native,
+        "offences": watch.offences,
+        "imported": len(sys.modules),
+        "seconds": round(seconds, 1),
     }
+
+
+def attempt_apart(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any] | None:
+    """Do the same in a process of its own, so that the next attempt starts afresh; ``None`` if it dies."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                json.dump(attempt(imports, left_out), file)
+                file.flush()
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        file.seek(0)
+        found: dict[str, Any] | None = json.load(file) if status == 0 else None
+        return found
+
+
+def main(imports_path: str, output: str) -> int:
+    """Record the closure that a file asks for into another; return 1 when the engine cannot be imported."""
+    with open(imports_path, encoding="utf-8") as file:
+        imports = json.load(file)
+    required = set(imports["required_modules"])
+    left_out: dict[str, str] = {}
+    while True:
+        closure = attempt_apart(imports, list(left_out))
+        if closure is None:
+            print("warmimage: error: importing the engine ends the interpreter in this image", file=sys.stderr)
+            return 1
+        offences = {module: what for what, module in closure.pop("offences").items()}
+        if not offences or offences.keys() & required or offences.keys() <= left_out.keys():
+            break
+        left_out |= offences
+    for module, what in left_out.items():
+        closure["skipped"].append({"module": module, "reason": f"its import leaves a {what}"})
+    for entry in closure["skipped"]:
+        print(f"warmimage: closure: {entry['module']} skipped: {entry['reason']}", file=sys.stderr)
+    broken = [entry for entry in closure["skipped"] if entry["module"] in required]
+    if broken:
+        print(f"warmimage: error: the engine cannot be imported in this image: {broken[0]['reason']}", file=sys.stderr)
+        return 1
     with open(output, "w", encoding="utf-8") as file:
         json.dump(closure, file, indent=1)
-    print(f"recorded {len(sys.modules)} modules, {len(files)} files, imported in {seconds:.1f} s")
+    files, seconds = len(closure["files"]), closure["seconds"]
+    print(f"recorded {closure['imported']} modules, {files} files, imported in {seconds} s")
     return 0
 
 
 if __name__ == "__main__":
-    if not getattr(sys.flags, "safe_path", False):
-        del sys.path[0]  # this script's folder: its other modules must not shadow the engine's
     sys.exit(main(*sys.argv[1:]))

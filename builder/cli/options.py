@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,6 +55,7 @@ _FLAGS = (
     _Flag("wheelhouse", ("--wheelhouse",), "DIR", "Image"),
     _Flag("secrets", ("--secret",), "id=NAME,src=FILE", "Image", many=True),
     _Flag("tags", ("--tag", "-t"), "REFERENCE", "Image", many=True),
+    _Flag("record", ("--record",), "auto|off|require", "Image"),
     _Flag("max_size", ("--max-size",), "SIZE", "Image"),
 )
 
@@ -101,3 +102,17 @@ def takes_configuration(verb: Callable[..., None]) -> Callable[..., None]:
 def _origin(context: typer.Context, flag: _Flag) -> str:
     source = context.get_parameter_source(flag.key)
     return f"WARMIMAGE_{flag.key.upper()}" if source and source.name == "ENVIRONMENT" else flag.names[0]
+
+
+def variables(entries: Sequence[str]) -> dict[str, str]:
+    """Return the variables that ``--env NAME=VALUE`` options give a container.
+
+    Raises:
+        UsageError: one has no name or no value.
+    """
+    from ..errors import UsageError
+
+    found = dict(entry.partition("=")[::2] for entry in entries)
+    if "" in found or any("=" not in entry for entry in entries):
+        raise UsageError("a variable needs a name and a value", where="--env", expected="NAME=VALUE")
+    return found

@@ -82,3 +82,6 @@ HIDE_GPU = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+
+#: Starts no threads for a library that imports load and do not use yet.
+NO_THREADS = {"OPENBLAS_NUM_THREADS": "1"}

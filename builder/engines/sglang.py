@@ -1,6 +1,6 @@
 """``sglang.launch_server``."""
 
-from .adapter import HIDE_GPU, TORCH_LIBRARIES, EngineAdapter
+from .adapter import HIDE_GPU, NO_THREADS, TORCH_LIBRARIES, EngineAdapter
 
 SGLANG = EngineAdapter(
     name="sglang",
@@ -22,7 +22,7 @@ SGLANG = EngineAdapter(
         "{port}",
     ),
     environment={"HF_HUB_OFFLINE": "1"},
-    import_environment={"cuda": HIDE_GPU},
+    import_environment={"cuda": HIDE_GPU, "cpu": NO_THREADS},
     health_path="/health",
     unprobed_flags=("--ssl-keyfile", "--ssl-certfile"),
     unchecked_flags=("--load-format", "--model-path", "--model"),

@@ -1,6 +1,6 @@
 """``transformers serve``: the embedded default engine."""
 
-from .adapter import HIDE_GPU, TORCH_LIBRARIES, EngineAdapter
+from .adapter import HIDE_GPU, NO_THREADS, TORCH_LIBRARIES, EngineAdapter
 
 TRANSFORMERS = EngineAdapter(
     name="transformers",
@@ -15,7 +15,7 @@ TRANSFORMERS = EngineAdapter(
     command=("transformers", "serve", "{name}", "--host", "0.0.0.0", "--port", "{port}", "--device", "{accelerator}"),
     serves_by_name=True,
     environment={"HF_HUB_OFFLINE": "1"},
-    import_environment={"cuda": HIDE_GPU},
+    import_environment={"cuda": HIDE_GPU, "cpu": NO_THREADS},
     health_path="/health",
     modules=(
         "torch",

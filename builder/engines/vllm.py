@@ -1,6 +1,6 @@
 """``vllm serve``."""
 
-from .adapter import HIDE_GPU, TORCH_LIBRARIES, EngineAdapter
+from .adapter import HIDE_GPU, NO_THREADS, TORCH_LIBRARIES, EngineAdapter
 
 VLLM = EngineAdapter(
     name="vllm",
@@ -10,7 +10,7 @@ VLLM = EngineAdapter(
     python=">=3.10,<3.14",
     command=("vllm", "serve", "{path}", "--served-model-name", "{name}", "--host", "0.0.0.0", "--port", "{port}"),
     environment={"HF_HUB_OFFLINE": "1"},
-    import_environment={"cuda": HIDE_GPU},
+    import_environment={"cuda": HIDE_GPU, "cpu": NO_THREADS},
     health_path="/health",
     unprobed_flags=("--uds", "--ssl-keyfile", "--ssl-certfile", "--headless"),
     unchecked_flags=("--load-format", "--model"),

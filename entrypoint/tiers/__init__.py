@@ -5,7 +5,8 @@ from __future__ import annotations
 from .base import Tier
 from .plain import Plain
 from .preload import Preload
+from .zygote import Zygote
 
-TIERS: tuple[Tier, ...] = (Preload(), Plain())
+TIERS: tuple[Tier, ...] = (Zygote(), Preload(), Plain())
 
-__all__ = ["TIERS", "Plain", "Preload", "Tier"]
+__all__ = ["TIERS", "Plain", "Preload", "Tier", "Zygote"]

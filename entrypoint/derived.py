@@ -1,0 +1,112 @@
+"""Values that modules derived from the environment when they were imported, and how each is derived again."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+
+#: What the truth of a variable is to huggingface_hub (``constants.py``) and transformers.
+_TRUE = {"1", "ON", "YES", "TRUE"}
+
+
+def _true(value: str | None) -> bool:
+    return value is not None and value.upper() in _TRUE
+
+
+def _assign(module: str, attribute: str, value: object) -> None:
+    """Set an attribute of a module, if it is imported."""
+    owner: object = sys.modules.get(module)
+    if owner is None:
+        return
+    *path, last = attribute.split(".")
+    for name in path:
+        owner = getattr(owner, name)
+    setattr(owner, last, value)
+
+
+def _hub_offline(value: str | None) -> None:
+    # Both are read through the module at each use: huggingface_hub.constants.is_offline_mode, transformers.utils.hub.
+    _assign(
+        "huggingface_hub.constants", "HF_HUB_OFFLINE", _true(value) or _true(os.environ.get("TRANSFORMERS_OFFLINE"))
+    )
+
+
+def _compile_threads(_value: str | None) -> None:
+    config = sys.modules.get("torch._inductor.config")
+    if config is not None:
+        config.compile_threads = config.decide_compile_threads()  # type: ignore[attr-defined]
+
+
+def _dynamic_threads(value: str | None) -> None:
+    _assign("torch._inductor.config", "cpp.dynamic_threads", value == "1")
+
+
+def _openmp_threads(value: str | None) -> None:
+    """Size OpenMP's pools, which are made at their first use."""
+    first = (value or "").split(",")[0]
+    threads = int(first) if first.isdigit() else len(os.sched_getaffinity(0))
+    for library in _mapped("libgomp", "libiomp", "libomp"):
+        library.omp_set_num_threads(threads)
+
+
+def _openmp_places(value: str | None) -> None:
+    """Bind the threads of GNU OpenMP's pool, this one first, as the library does when it is loaded.
+
+    That is done in a parallel region of the pool itself (``GOMP_parallel``, of the library's ABI), so it holds for the
+    pool of this thread; other threads' pools inherit this thread's place.
+    """
+    if not value:
+        return
+    places = _processors(value)
+    threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    for library in _mapped("libgomp"):
+
+        @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        def bind(_data: int, library: ctypes.CDLL = library) -> None:
+            os.sched_setaffinity(0, {places[library.omp_get_thread_num() % len(places)]})
+
+        library.GOMP_parallel(bind, None, int(threads) if threads.isdigit() else len(places), 0)
+
+
+def _processors(text: str) -> list[int]:
+    """Return the processors of a list such as ``0 3 1-2 4-15:2`` (GNU libgomp manual, ``GOMP_CPU_AFFINITY``)."""
+    found: list[int] = []
+    for entry in text.replace(",", " ").split():
+        span, _, stride = entry.partition(":")
+        first, _, last = span.partition("-")
+        found += range(int(first), int(last or first) + 1, int(stride or 1))
+    return found
+
+
+def _blas_threads(value: str | None) -> None:
+    threads = int(value) if value and value.isdigit() else len(os.sched_getaffinity(0))
+    for library in _mapped("openblas"):
+        for name in ("openblas_set_num_threads", "scipy_openblas_set_num_threads64_", "scipy_openblas_set_num_threads"):
+            if hasattr(library, name):
+                getattr(library, name)(threads)
+                break
+
+
+def _mapped(*names: str) -> list[ctypes.CDLL]:
+    """Return the shared libraries of this process whose file names contain one of ``names``."""
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
+        paths = {row.split(None, 5)[5].strip() for row in file if ".so" in row}
+    return [
+        ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+        for path in sorted(paths)
+        if any(name in os.path.basename(path) for name in names)
+    ]
+
+
+#: Variable -> what to do with its new value, ``None`` for one that is not set.
+DERIVED: dict[str, Callable[[str | None], None]] = {
+    "GOMP_CPU_AFFINITY": _openmp_places,
+    "HF_HUB_OFFLINE": _hub_offline,
+    "TRANSFORMERS_OFFLINE": lambda _value: _hub_offline(os.environ.get("HF_HUB_OFFLINE")),
+    "OMP_NUM_THREADS": _openmp_threads,
+    "OPENBLAS_NUM_THREADS": _blas_threads,
+    "TORCHINDUCTOR_COMPILE_THREADS": _compile_threads,
+    "TORCHINDUCTOR_CPP_DYNAMIC_THREADS": _dynamic_threads,
+}

@@ -1,0 +1,121 @@
+"""The environment at import: which variables were read, and what a process that inherits the imports must put right.
+
+A module may keep what it read.  A process that is forked with everything imported keeps it too, even if its requester
+has changed the variable since; a new interpreter would read it anew.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from .derived import DERIVED
+
+#: Read by native code when a library is loaded or the interpreter starts, where no recording of ours sees it.
+NATIVE = frozenset({
+    "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_BLOCKTIME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LD_PRELOAD",
+    "MALLOC_ARENA_MAX", "MALLOC_CONF", "MKL_NUM_THREADS", "OMP_DYNAMIC", "OMP_NUM_THREADS", "OMP_PLACES",
+    "OMP_PROC_BIND", "OMP_SCHEDULE", "OMP_STACKSIZE", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS", "OPENSSL_CONF",
+    "PYTHONHASHSEED", "PYTHONHOME", "PYTHONMALLOC", "PYTHONPATH", "TZ",
+})  # fmt: skip
+
+_PRELOAD = "LD_PRELOAD"
+
+
+class Reads:
+    """Records, while the block runs, which variables are read through ``os.environ``.
+
+    Attributes:
+        names: every variable that was read, with the module that read it first.
+        copied_by: modules that went through the whole environment.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        self.copied_by: set[str] = set()
+        self._class = type(os.environ)
+
+    def __enter__(self) -> Reads:
+        reads, base = self, self._class
+
+        class Recorded(base):  # type: ignore[misc, valid-type]
+            def __getitem__(self, key: str) -> str:
+                if key not in reads.names:
+                    reads.names[key] = _reader()
+                value: str = super().__getitem__(key)
+                return value
+
+            def __iter__(self) -> Iterator[str]:
+                reads.copied_by.add(_reader())
+                return iter(list(super().__iter__()))
+
+        os.environ.__class__ = Recorded  # the object itself is everywhere already
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        os.environ.__class__ = self._class
+
+
+def _reader() -> str:
+    """Return the name of the module that asks, past the standard library's go-betweens."""
+    frame: Any = sys._getframe(2)
+    while frame and frame.f_globals.get("__name__") in ("os", "collections.abc", "_collections_abc", __name__):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "")) if frame else ""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What the imports took from the environment, and so what a process that inherits them depends on.
+
+    Attributes:
+        variables: the environment that the engine was started with.
+        reads: the variables that were read, with the module that did.
+        hidden: variables that had other values during the imports, to keep the accelerator untouched.
+        preload: ``LD_PRELOAD`` as the dynamic loader saw it.
+    """
+
+    variables: Mapping[str, str]
+    reads: Mapping[str, str]
+    hidden: Mapping[str, str] = field(default_factory=dict)
+    preload: str = ""
+
+    def broken(self, variables: Mapping[str, str]) -> str:
+        """Return which variables a fork would get wrong in this environment, and why, or an empty string."""
+        reasons = []
+        for name in self._changed(variables):
+            if name == _PRELOAD:
+                absent = set(variables.get(name, "").split(":")) - set(self.preload.split(":")) - {""}
+                reasons += [f"{name} names {library}, which is not loaded" for library in sorted(absent)]
+            elif (name in self.reads or name in NATIVE) and name not in DERIVED:
+                reasons.append(f"{name} has changed since {self.reads.get(name) or 'native code'} read it")
+        return ", ".join(reasons)
+
+    def derive(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """Put right what modules of this process derived from variables that differ now.
+
+        Returns:
+            The variables for which that failed, with the reason.
+        """
+        failed = {}
+        for name in sorted({*self._changed(variables), *self.hidden}):
+            if name in DERIVED and variables.get(name) != self._seen(name):
+                try:
+                    DERIVED[name](variables.get(name))
+                except Exception as error:
+                    failed[name] = repr(error)
+        return failed
+
+    def _seen(self, name: str) -> str | None:
+        """Return the value that the imports saw."""
+        return self.hidden[name] if name in self.hidden else self.variables.get(name)
+
+    def _changed(self, variables: Mapping[str, str]) -> list[str]:
+        names = {*self.variables, *variables}
+        return sorted(name for name in names if self.variables.get(name) != variables.get(name))

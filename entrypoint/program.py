@@ -1,0 +1,73 @@
+"""The engine's program: which interpreter runs it, and how another script may run it in its own process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+
+from .settings import ROOT, Settings, is_interpreter
+
+#: Exit code by which a script that runs the engine in its own process says that it cannot after all (EX_TEMPFAIL of
+#: sysexits.h): it has written the reason to the timeline, and done nothing of the engine's.
+EXIT_DECLINED = 75
+
+
+@dataclass(frozen=True)
+class Program:
+    """The engine's program, found.
+
+    Attributes:
+        interpreter: path of the Python interpreter that runs it.
+        path: path of its script, or of the interpreter where the command line has ``-m``.
+    """
+
+    interpreter: str
+    path: str
+
+    @property
+    def name(self) -> str:
+        """What the kernel calls a process that executes it."""
+        return os.path.basename(self.path)[:15]
+
+
+def find(settings: Settings) -> Program | None:
+    """Return the engine's program if it is an interpreter with ``-m`` or a Python script, else ``None``."""
+    path = shutil.which(settings.command[0], path=settings.environment.get("PATH")) or ""
+    if not path:
+        return None
+    if is_interpreter(path):
+        return Program(path, path) if settings.command[1:2] == ["-m"] else None
+    try:
+        with open(path, "rb") as file:
+            first = file.readline()
+    except OSError:
+        return None  # executable, not readable: no script of ours to run
+    words = os.fsdecode(first.removeprefix(b"#!")).split()
+    if not first.startswith(b"#!") or b"python" not in first:
+        return None
+    # The script's own interpreter by its own name, which is what the engine would see as sys.executable.
+    own = words[0] if len(words) == 1 and os.access(words[0], os.X_OK) else settings.plan["python"]
+    return Program(own, path)
+
+
+def absent(settings: Settings) -> str:
+    """Return why there is no program to run in another script's process, in words for a tier that declines."""
+    return f"{settings.command[0]} is neither a Python script on PATH nor an interpreter with -m"
+
+
+def behind(script: str, settings: Settings) -> list[str]:
+    """Return the command line by which a script of this package runs the engine's own one in its process.
+
+    Args:
+        script: name of the script, which takes the timeline's path, the program's path, and its arguments.
+        settings: this start; its program has been found.
+
+    Raises:
+        FileNotFoundError: it is gone since.
+    """
+    found = find(settings)
+    if not found:
+        raise FileNotFoundError(absent(settings))
+    path = os.path.join(ROOT, "entrypoint", script)
+    return [found.interpreter, path, settings.timeline, found.path, *settings.command[1:]]

@@ -1,0 +1,58 @@
+"""The command line that process listings show."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+
+def keep_writable() -> None:
+    """Have ``setproctitle``, where it is installed, find the arguments while the environment still lies behind them.
+
+    It looks for them at its first use and only once; later, changed variables have been moved elsewhere.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("setproctitle").getproctitle()
+
+
+def rename(program: str, words: Sequence[str]) -> None:
+    """Have process listings show this process as one that executes ``program`` with a command line.
+
+    Args:
+        program: path of what would have been executed.
+        words: the command line.
+    """
+    write(" ".join(words))
+    with contextlib.suppress(OSError), open("/proc/self/comm", "wb") as file:
+        file.write(os.fsencode(os.path.basename(program))[:15])
+
+
+def write(text: str) -> None:
+    """Show ``text`` as this process's command line, cut off at the room that the real one has.
+
+    The kernel shows the memory that the arguments were passed in.  If its last byte is not zero, it takes it that the
+    process has written a title there, and shows it up to the first zero (``get_mm_proctitle`` in fs/proc/base.c).
+
+    Where ``setproctitle`` is loaded, it does this: it has moved what lay behind the arguments, and would not find them.
+    """
+    other = sys.modules.get("setproctitle")
+    if other:
+        other.setproctitle(text)
+        return
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end, fields 48 and 49 of proc(5)
+    except (OSError, ValueError, IndexError):
+        return
+    room = end - start
+    if not start or room < 2:
+        return
+    data = text.encode(errors="surrogateescape")[: room - 2]
+    ctypes.memset(start, 0, room - 1)
+    ctypes.memmove(start, data, len(data))
+    ctypes.memset(end - 1, ord("."), 1)
