@@ -56,6 +56,7 @@ _FLAGS = (
     _Flag("secrets", ("--secret",), "id=NAME,src=FILE", "Image", many=True),
     _Flag("tags", ("--tag", "-t"), "REFERENCE", "Image", many=True),
     _Flag("record", ("--record",), "auto|off|require", "Image"),
+    _Flag("snapshot", ("--snapshot",), "auto|off|require", "Image"),
     _Flag("max_size", ("--max-size",), "SIZE", "Image"),
 )
 

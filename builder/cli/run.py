@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from ..descriptions import Start
 
 
 def run(
@@ -30,9 +32,7 @@ def run(
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="Variable of the container.")
     ] = None,
-    start: Annotated[
-        Literal["auto", "preload", "plain"] | None, typer.Option(help="Rung of the start-up ladder to begin with.")
-    ] = None,
+    start: Annotated[Start | None, typer.Option(help="Rung of the start-up ladder to begin with.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running when ready; print its id.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of the container.")] = None,
 ) -> None:
@@ -48,11 +48,9 @@ def run(
     """
     from .. import docker_engine, runner
     from ..console import product
-    from ..errors import UsageError
+    from .options import variables
 
-    environment = dict(entry.partition("=")[::2] for entry in env or [])
-    if "" in environment or any("=" not in entry for entry in env or []):
-        raise UsageError("a variable needs a name and a value", where="--env", expected="NAME=VALUE")
+    environment = variables(env or [])
     if start:
         environment["WARMIMAGE_START"] = start
     options = runner.Options(
