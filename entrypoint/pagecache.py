@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -42,14 +43,26 @@ def resident_bytes(path: str) -> int:
         size = os.fstat(descriptor).st_size
         if size == 0:
             return 0
-        whole, result = _Range(0, 0), _CacheStat()
-        if _LIBC.syscall(_SYS_CACHESTAT, descriptor, ctypes.byref(whole), ctypes.byref(result), 0) == 0:
-            return min(size, int(result.cache) * mmap.PAGESIZE)
+        with contextlib.suppress(OSError):
+            return min(size, cachestat(descriptor) * mmap.PAGESIZE)
         if os.fstat(descriptor).st_uid == os.geteuid() or os.access(path, os.W_OK):
-            return min(size, _mincore(descriptor, size) * mmap.PAGESIZE)
+            return min(size, mincore(descriptor, size) * mmap.PAGESIZE)
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
     finally:
         os.close(descriptor)
+
+
+def cachestat(descriptor: int) -> int:
+    """Return the number of resident pages of an open file, as ``cachestat`` tells it.
+
+    Raises:
+        OSError: the kernel is older than Linux 6.5, or does not tell of this file, or a filter forbids the call.
+    """
+    whole, result = _Range(0, 0), _CacheStat()
+    if _LIBC.syscall(_SYS_CACHESTAT, descriptor, ctypes.byref(whole), ctypes.byref(result), 0):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(result.cache)
 
 
 def sampled_bytes(path: str) -> int:
@@ -68,17 +81,17 @@ def sampled_bytes(path: str) -> int:
         size = os.fstat(descriptor).st_size
         offsets = range(0, size, STRIDE)
         resident = 0
-        fetched = _fetched_bytes()
+        fetched = fetched_bytes()
         for offset in offsets:
             os.preadv(descriptor, [page], offset)
-            before, fetched = fetched, _fetched_bytes()
+            before, fetched = fetched, fetched_bytes()
             resident += before == fetched
         return size * resident // len(offsets) if size else 0
     finally:
         os.close(descriptor)
 
 
-def _fetched_bytes() -> int:
+def fetched_bytes() -> int:
     """Return how many bytes this thread has had fetched from storage."""
     with open("/proc/thread-self/io", encoding="ascii") as file:
         for row in file:
@@ -87,7 +100,7 @@ def _fetched_bytes() -> int:
     raise OSError(errno.ENOTSUP, "no account of reads", "/proc/thread-self/io")
 
 
-def _mincore(descriptor: int, size: int) -> int:
+def mincore(descriptor: int, size: int) -> int:
     """Return the number of resident pages of an open file."""
     pages = -(-size // mmap.PAGESIZE)
     vector = (ctypes.c_ubyte * pages)()
@@ -116,9 +129,10 @@ def read_through(path: str, stop: threading.Event, limit: int | None = None) -> 
     Raises:
         OSError: the file cannot be read.
     """
-    buffer = bytearray(BLOCK)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        # No larger than the file: most of an image's are small, and a block of zeros costs a millisecond to make.
+        buffer = bytearray(min(BLOCK, max(os.fstat(descriptor).st_size, mmap.PAGESIZE)))
         done = 0
         while not stop.is_set() and (limit is None or done < limit):
             count = os.preadv(descriptor, [buffer], done)  # releases the GIL, so readers run side by side

@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -151,14 +153,14 @@ def test_both_ways_to_ask_for_residency_agree(tmp_path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         size = 8 * MIB + 100
-        assert pagecache._mincore(descriptor, size) == 0
+        assert pagecache.mincore(descriptor, size) == 0
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         assert len(os.pread(descriptor, 3 * MIB, 2 * MIB)) == 3 * MIB
-        pages = pagecache._mincore(descriptor, size)
+        pages = pagecache.mincore(descriptor, size)
         assert pages == 3 * MIB // mmap.PAGESIZE
         assert resident_bytes(str(path)) == pages * mmap.PAGESIZE
         os.pread(descriptor, size, 0)
-        assert pagecache._mincore(descriptor, size) == -(-size // mmap.PAGESIZE)
+        assert pagecache.mincore(descriptor, size) == -(-size // mmap.PAGESIZE)
         assert resident_bytes(str(path)) == size
     finally:
         os.close(descriptor)
@@ -177,6 +179,20 @@ def test_residency_of_a_file_of_another_owner_is_known(tmp_path: Path, unprivile
     path.read_bytes()
     asked = subprocess.run([*unprivileged, sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert int(asked.stdout) == 8 * MIB
+
+
+@pytest.mark.parametrize(("size", "most"), [(0, MIB), (5000, MIB), (3 * pagecache.BLOCK, pagecache.BLOCK + MIB)])
+def test_reading_a_small_file_takes_a_small_buffer(tmp_path: Path, size: int, most: int) -> None:
+    """An image has thousands of small files: a whole block for each cost more than all the reading."""
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.truncate(size)
+    tracemalloc.start()
+    try:
+        assert pagecache.read_through(str(path), threading.Event()) == size
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
 
 
 V1 = "/sys/fs/cgroup/memory/"

@@ -1,0 +1,45 @@
+"""All checks, as data: what is looked at, in the order of the report."""
+
+from __future__ import annotations
+
+from . import containers, disk, engine, gpu, kernel, memory, network, privileges
+from .examination import Check
+
+CHECKS = (
+    Check("engine", engine.engine, seconds=4),
+    Check("engine.storage", engine.storage, needs=("engine",)),
+    # Only then: a docker command may ask the engine, and one that never answers would hold it for ever.
+    Check("buildkit", engine.builder, needs=("engine",)),
+    Check("image", containers.image, needs=("engine",)),
+    Check("image.machine", containers.machine, needs=("engine", "image")),
+    Check("model", containers.model),
+    # One after the other: the first measures the disk, the second writes to it.
+    Check("container", containers.container, needs=("engine",), after=("image", "snapshot.capability"), seconds=6),
+    Check("snapshot.capability", privileges.capability, needs=("engine",), after=("image",), seconds=6),
+    Check("snapshot.no_new_privs", privileges.no_new_privs, needs=("snapshot.capability",)),
+    Check("snapshot.container", privileges.inside, needs=("snapshot.capability",)),
+    Check("snapshot.criu", privileges.criu, needs=("image", "snapshot.capability")),
+    Check("snapshot.criu_host", privileges.criu_host),
+    Check("kernel", kernel.kernel, needs=("container",)),
+    Check("kernel.children", kernel.facility("children", "CONFIG_PROC_CHILDREN"), needs=("container",)),
+    Check("kernel.smaps_rollup", kernel.facility("smaps_rollup", "Linux 4.14"), needs=("container",)),
+    Check("kernel.pidfd", kernel.facility("pidfd", "Linux 5.3"), needs=("container",)),
+    Check("kernel.pressure", kernel.facility("pressure", "CONFIG_PSI"), needs=("container",)),
+    Check("pagecache.cachestat", kernel.cachestat, needs=("container",)),
+    Check("pagecache.others", kernel.others, needs=("container",)),
+    Check("pagecache.nowait", kernel.nowait, needs=("container",)),
+    Check("memory.cgroup", memory.cgroup, needs=("container",)),
+    Check("memory.engine", memory.engine, needs=("engine",)),
+    Check("memory.container", memory.container, needs=("container",), after=("model",)),
+    Check("memory.shm", memory.shared, needs=("image", "container")),
+    Check("gpu.driver", gpu.driver, after=("image",)),
+    Check("gpu.cuda", gpu.cuda, needs=("image",), after=("gpu.driver", "container")),
+    Check("gpu.engine", gpu.engine, needs=("engine",), after=("image",)),
+    Check("gpu.container", gpu.container, needs=("engine",), after=("image", "container")),
+    Check("disk.space", disk.space, needs=("engine",), after=("image", "container")),
+    Check("disk.rate", disk.image_rate, needs=("engine", "container")),
+    Check("model.rate", disk.model_rate, needs=("model",), after=("container",)),
+    Check("network.registry", network.registry, after=("engine", "image")),
+    Check("network.hub", network.hub),
+    Check("network.index", network.index, seconds=8),
+)

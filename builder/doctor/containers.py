@@ -1,0 +1,186 @@
+"""Containers that say what they may do: ``entrypoint/facilities.py``, run in the image by its own Python."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import docker
+from docker.errors import APIError, NotFound
+from requests.exceptions import RequestException
+
+from .. import docker_engine
+from .. import image as images
+from .. import model as models
+from ..console import human_bytes
+from ..entrypoint import facilities
+from ..entrypoint.volume import weight_files
+from ..errors import WarmimageError
+from ..plan import Plan
+from .examination import Facts
+from .finding import Seen
+from .subject import Subject
+
+#: Where the script is put in the container: a folder of nobody else's.
+_FOLDER = "warmimage-doctor"
+
+_SECONDS = 6
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The image that was named.
+
+    Attributes:
+        plan: the plan it was built from.
+        size_bytes: its size.
+        environment: the variables that it sets.
+    """
+
+    plan: Plan
+    size_bytes: int
+    environment: dict[str, str]
+
+
+class ContainerFails(Exception):
+    """A container of the image could not say anything; the text is why."""
+
+
+def image(subject: Subject, _facts: Facts) -> Seen:
+    """Which image is the host checked against?  The fact is what the image says of itself."""
+    if not subject.image:
+        return Seen("not_asked", "none named")
+    with closing(subject.client()) as client:
+        try:
+            with docker_engine.api_errors(f"cannot look at {subject.image}"):
+                found = client.images.get(subject.image)
+            plan = images.plan_of(found, subject.image)
+        except WarmimageError as error:
+            problem = error.problems[0]
+            absent = "no such image" in problem.what
+            said = problem.what + (f": {problem.got}" if problem.got and not absent else "")
+            fix = "docker pull it, or warmimage build" if absent else problem.fix
+            return Seen("unusable", said, "an image built by warmimage", {"fix": fix})
+    said = f"{subject.image}: {plan.engine.name} {plan.engine.version} on {plan.accelerator}, {', '.join(plan.tiers)}"
+    variables = dict(str(entry).partition("=")[::2] for entry in found.attrs["Config"].get("Env") or [])
+    return Seen("ours", said, fact=Examined(plan, docker_engine.size_bytes(found), variables))
+
+
+def machine(_subject: Subject, facts: Facts) -> Seen:
+    """Is the image for this processor?"""
+    wanted, here = facts["image"].plan.base.machine, str(facts["engine"]["Architecture"])
+    same = wanted == {"amd64": "x86_64", "arm64": "aarch64"}.get(here, here)
+    return Seen("same" if same else "other", here, wanted)
+
+
+def model(subject: Subject, _facts: Facts) -> Seen | None:
+    """Is the model directory whole?  The fact is the size of its weights in bytes."""
+    if not subject.model_dir:
+        return None
+    if not subject.model_dir.is_dir():
+        return Seen("damaged", f"{subject.model_dir} is not a directory", "", {"fix": "--model-dir DIR"})
+    problem = next(models.check_directory(subject.model_dir), None)
+    if problem:
+        got = f"{problem.what}{': ' + problem.got if problem.got else ''}"
+        return Seen("damaged", got, problem.expected, {"fix": problem.fix or "name a model directory"})
+    paths = weight_files(str(subject.model_dir))
+    size = sum(os.path.getsize(path) for path in paths)
+    return Seen("whole", f"{subject.model_dir}: {len(paths)} weight files, {human_bytes(size)}", fact=size)
+
+
+def container(subject: Subject, facts: Facts) -> Seen:
+    """Does a container of the image run?  The fact is what it found, or without an image what this process finds."""
+    with closing(subject.client()) as client:
+        chosen = probed_image(client, subject, facts)
+        if not chosen:
+            here = facilities.collect() if subject.local else None
+            outcome, reason = "no_image", "no image of ours, of this version, on the engine"
+            if subject.image:
+                outcome, reason = "skipped", "not looked at: needs image"
+            return Seen(outcome, f"{reason}; kernel and memory are this process's", fact=here)
+        reference, plan = chosen
+        # The files of the closure are what a start reads: they are what page cache and disk are tried on.
+        words = ["--measure", "--closure", f"{plan.folders.root}/closure.json"]
+        try:
+            found = ask(client, subject, reference, plan, words, cap_drop=["ALL"] if plan.user else [])
+        except ContainerFails as error:
+            named = {"python": plan.python, "image": reference}
+            return Seen("fails", f"a container of {reference} does not run: {error}", words=named)
+    return Seen("runs", f"a container of {reference} runs as uid {found['privileges']['uid']}", fact=found)
+
+
+def probed_image(client: docker.DockerClient, subject: Subject, facts: Facts) -> tuple[str, Plan] | None:
+    """Return the image to start containers of: the one that was named, else the newest of ours on the engine."""
+    if subject.image:
+        report = facts.get("image")
+        return (subject.image, report.plan) if report else None
+    for found in client.images.list(filters={"label": "dev.warmimage.plan"}):
+        reference = found.tags[0] if found.tags else str(found.id)
+        with suppress(WarmimageError):  # of another version, or a broken label
+            return reference, images.plan_of(found, reference)
+    return None
+
+
+def ask(
+    client: docker.DockerClient, subject: Subject, reference: str, plan: Plan, words: list[str], **options: Any
+) -> dict[str, Any]:
+    """Run the script in a container of an image of ours, and return what it found.
+
+    Args:
+        client: a client of the engine.
+        subject: whose labels and further words the container gets.
+        reference: the image.
+        plan: its plan.
+        words: the script's arguments.
+        options: how to create the container.
+
+    Raises:
+        ContainerFails: the container does not run, or says nothing.
+        APIError: the engine refuses to create it.
+    """
+    made = client.containers.create(
+        reference, words, entrypoint=[plan.python, "-I", "-S", f"/{_FOLDER}/entrypoint/facilities.py"],
+        network_mode="none", labels=subject.labels, healthcheck={"test": ["NONE"]}, **{**options, **subject.container},
+    )  # fmt: skip
+    try:
+        made.put_archive("/", _script())
+        try:
+            made.start()
+        except APIError as error:
+            raise ContainerFails(str(error.explanation or error)[:200]) from None
+        try:
+            code = int(made.wait(timeout=_SECONDS)["StatusCode"])
+        except RequestException:
+            raise ContainerFails(f"no end within {_SECONDS} s") from None
+        output = made.logs(stdout=True, stderr=False).decode(errors="replace").strip()
+        if code or not output.startswith("{"):
+            said = made.logs().decode(errors="replace").strip()[-200:]
+            raise ContainerFails(f"exit code {code}: {said}")
+        found: dict[str, Any] = json.loads(output.splitlines()[-1])
+        return found
+    finally:
+        with suppress(NotFound):
+            made.remove(force=True)
+
+
+def _script() -> bytes:
+    """Return the script and what it imports, as an archive."""
+    packed = io.BytesIO()
+    source = files("warmimage.entrypoint")
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for folder in (_FOLDER, f"{_FOLDER}/entrypoint"):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+        for name in ("__init__.py", "facilities.py", "pagecache.py"):
+            content = (source / name).read_bytes()
+            entry = tarfile.TarInfo(f"{_FOLDER}/entrypoint/{name}")
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()

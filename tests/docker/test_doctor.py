@@ -1,0 +1,269 @@
+"""The doctor on a real engine: right about a host that is well; a planted fault changes its own finding alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from warmimage.containers import restore_capability
+from warmimage.doctor.checks import CHECKS
+from warmimage.doctor.examination import examine
+from warmimage.doctor.finding import Finding
+from warmimage.doctor.privileges import CRIU_WITH
+from warmimage.doctor.subject import Subject
+
+from tests.support.images import COMMAND, warmimage
+from tests.support.servers import small_engine
+
+pytestmark = pytest.mark.docker
+
+#: Left out where one run is compared with another: a network and a disk's rate are not the same twice.
+VARYING = ("network.registry", "network.hub", "network.index", "disk.rate", "model.rate")
+
+#: For machines that other work is done on.
+PATIENCE = 120.0
+
+
+def findings(subject: Subject) -> dict[str, Finding]:
+    checks = [check for check in CHECKS if check.id not in VARYING]
+    return {entry.id: entry for entry in examine(checks, subject, longest=PATIENCE)}
+
+
+def changed(before: Mapping[str, Finding], after: Mapping[str, Finding]) -> dict[str, str]:
+    """Return the status of each finding that has another now."""
+    assert set(before) == set(after)
+    return {name: entry.status for name, entry in after.items() if entry.status != before[name].status}
+
+
+@pytest.fixture(scope="module")
+def well(transformers_image: str, tiny_model: Path) -> dict[str, Finding]:
+    """What is found where nothing is planted."""
+    found = findings(Subject(image=transformers_image, model_dir=tiny_model))
+    assert [entry for entry in found.values() if entry.status in ("missing", "warning")] == []
+    return found
+
+
+@contextmanager
+def derived(
+    client: docker.DockerClient, image: str, change: Mapping[str, Any], files: Mapping[str, tuple[str, int] | None]
+) -> Iterator[str]:
+    """Yield an image like another, but for its plan, and with files of some content and mode in it.
+
+    Where ``None`` stands for a file, a link to nowhere takes its place: nothing can be taken out of an image.
+    """
+    tag = "warmimage-test/doctor:1"
+    plan = {**json.loads(client.images.get(image).labels["dev.warmimage.plan"]), **change}
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, file in files.items():
+            entry = tarfile.TarInfo(name.lstrip("/"))
+            if file is None:
+                entry.type, entry.linkname = tarfile.SYMTYPE, "/nowhere"
+                archive.addfile(entry)
+                continue
+            content, mode = file
+            entry.size, entry.mode = len(content), mode
+            archive.addfile(entry, io.BytesIO(content.encode()))
+    made = client.containers.create(image)
+    try:
+        made.put_archive("/", packed.getvalue())
+        made.commit("warmimage-test/doctor", tag="1", conf={"Labels": {"dev.warmimage.plan": json.dumps(plan)}})
+        yield tag
+    finally:
+        made.remove(force=True)
+        client.images.remove(tag, force=True)
+
+
+def test_the_command_is_right_about_this_host(
+    client: docker.DockerClient, transformers_image: str, tiny_model: Path
+) -> None:
+    done = warmimage("doctor", transformers_image, "--model-dir", str(tiny_model), "--json")
+    shown = json.loads(done.stdout)
+    assert (shown["schema"], shown["exit_code"], shown["image"]) == (1, 0, transformers_image)
+    found = {entry["id"]: entry for entry in shown["findings"]}
+    info, version = client.info(), client.version()
+    assert found["engine"]["found"].startswith(f"{version['Version']}, API {version['ApiVersion']}")
+    assert found["engine.storage"]["found"].startswith(info["Driver"])
+    assert found["kernel"]["found"] == os.uname().release
+    assert found["memory.cgroup"]["found"] == f"version {info['CgroupVersion']}"
+    assert f"{transformers_image} runs as uid 1000" in found["container"]["found"]
+    assert "bounding SYS_ADMIN" in found["snapshot.container"]["found"] or (
+        "bounding CHECKPOINT_RESTORE" in found["snapshot.container"]["found"]
+    )
+    assert found["snapshot.criu"]["found"] == "Version: 4.1.1"
+    assert _containers_of_the_doctor(client) == []
+
+
+def test_the_page_for_a_person_ends_well_too(transformers_image: str) -> None:
+    done = warmimage("doctor", transformers_image)
+    assert done.stderr == ""
+    assert " 0 missing (" in done.stdout.splitlines()[-1]
+
+
+def test_without_an_image_the_newest_of_ours_is_tried(well: object) -> None:
+    found = findings(Subject())
+    assert found["image"].status == "info"
+    assert found["container"].status == "ok"
+    assert found["snapshot.criu"].found == "not looked at: needs image"
+
+
+def test_an_image_that_is_not_there_is_missing(well: object) -> None:
+    found = findings(Subject(image="warmimage-test/none:1"))
+    assert [name for name, entry in found.items() if entry.status == "missing"] == ["image"]
+
+
+def test_an_image_of_others_is_missing(well: object, python_base: str) -> None:
+    found = findings(Subject(image=python_base))
+    assert [name for name, entry in found.items() if entry.status == "missing"] == ["image"]
+    assert found["image"].found == "not an image built by warmimage"
+
+
+def test_a_container_without_the_capability(
+    well: dict[str, Finding], transformers_image: str, tiny_model: Path
+) -> None:
+    after = findings(Subject(image=transformers_image, model_dir=tiny_model, capabilities=()))
+    assert well["snapshot.criu"].found == "Version: 4.1.1"
+    assert changed(well, after) == {"snapshot.capability": "warning"}
+    assert after["snapshot.capability"].found == "a container holds none"
+
+
+def test_no_new_privs(well: dict[str, Finding], transformers_image: str, tiny_model: Path) -> None:
+    words = {"security_opt": ["no-new-privileges"]}
+    found = findings(Subject(image=transformers_image, model_dir=tiny_model, container=words))
+    assert changed(well, found) == {"snapshot.no_new_privs": "warning"}
+
+
+def test_an_image_without_the_tier(
+    well: dict[str, Finding], client: docker.DockerClient, transformers_image: str, tiny_model: Path
+) -> None:
+    with derived(client, transformers_image, {"tiers": ["zygote", "preload", "plain"]}, {}) as image:
+        found = findings(Subject(image=image, model_dir=tiny_model))
+    assert found["snapshot.criu"].found == "no snapshot tier in this image"
+    assert changed(well, found) == {"snapshot.criu": "info"}
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        (None, "no {}"),
+        (("#!/bin/sh\necho Version: 4.1.1\n", 0o644), "{} may not be executed"),
+        (("#!/bin/sh\necho libbsd.so.0 is not there >&2; exit 127\n", 0o755), "exit code 127"),
+    ],
+    ids=["absent", "not-executable", "broken"],
+)
+def test_criu_that_is_not_whole(
+    well: dict[str, Finding],
+    client: docker.DockerClient,
+    transformers_image: str,
+    tiny_model: Path,
+    file: tuple[str, int] | None,
+    said: str,
+) -> None:
+    program = CRIU_WITH[restore_capability(client)]
+    with derived(client, transformers_image, {}, {program: file}) as image:
+        found = findings(Subject(image=image, model_dir=tiny_model))
+    assert changed(well, found) == {"snapshot.criu": "missing"}
+    assert said.format(program) in found["snapshot.criu"].found
+
+
+def test_a_memory_limit(well: dict[str, Finding], transformers_image: str, tiny_model: Path) -> None:
+    found = findings(Subject(image=transformers_image, model_dir=tiny_model, container={"mem_limit": "64m"}))
+    assert changed(well, found) == {"memory.container": "warning"}
+    assert found["memory.container"].found.startswith("limit 67.1 MB;")
+
+
+def test_a_full_disk(well: dict[str, Finding], transformers_image: str, tiny_model: Path, tmp_path: Path) -> None:
+    if os.getuid():
+        pytest.skip("mounting a small disk needs root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(tmp_path)], check=True)
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            (tmp_path / "fill").write_bytes(bytes(2 << 20))
+        found = findings(Subject(image=transformers_image, model_dir=tiny_model, data_root=tmp_path))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert changed(well, found) == {"disk.space": "missing"}
+    assert found["disk.space"].found.startswith("0 B free")
+
+
+def test_a_driver_that_is_too_old_for_the_image(
+    client: docker.DockerClient, transformers_image: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "driver" / "nvidia"
+    folder.mkdir(parents=True)
+
+    def with_driver(image: str, version: str) -> dict[str, Finding]:
+        text = f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {version}  Thu Aug 1 00:00:00 UTC 2024\n"
+        (folder / "version").write_text(text, encoding="utf-8")
+        return findings(Subject(image=image, model_dir=tiny_model, proc=tmp_path))
+
+    # The torch of this image was built for no CUDA: it is its base image's variable that tells.
+    with derived(client, transformers_image, {"accelerator": "cuda"}, {}) as image:
+        made = client.containers.create(image)
+        made.commit("warmimage-test/doctor", tag="1", conf={"Env": ["CUDA_VERSION=12.4.1"]})
+        made.remove(force=True)
+        before = with_driver(image, "550.54.15")
+        after = with_driver(image, "470.256.02")
+    assert before["gpu.cuda"].status == "ok"
+    assert changed(before, after) == {"gpu.cuda": "missing"}
+    assert after["gpu.cuda"].expected == "driver 525.60.13 or later"
+
+
+def test_gpus_that_the_engine_does_not_give(
+    well: dict[str, Finding], client: docker.DockerClient, transformers_image: str, tiny_model: Path
+) -> None:
+    if "nvidia" in (client.info().get("Runtimes") or {}):
+        pytest.skip("this engine gives GPUs")
+    found = findings(Subject(image=transformers_image, model_dir=tiny_model, gpus="all"))
+    assert found.pop("gpu.container").status == "missing"
+    assert changed(well, found) == {}
+
+
+def test_a_damaged_model(well: dict[str, Finding], transformers_image: str, tiny_model: Path, tmp_path: Path) -> None:
+    for path in tiny_model.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes()[:-1] if path.name.endswith("2.safetensors") else b"{}")
+    found = findings(Subject(image=transformers_image, model_dir=tmp_path))
+    assert changed(well, found) == {"model": "missing"}
+
+
+def test_an_engine_without_an_image_of_ours_and_without_room(
+    python_base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.getuid() or not shutil.which("dockerd"):
+        pytest.skip("starting a second engine needs root and dockerd")
+    with small_engine(python_base, tmp_path) as address:
+        monkeypatch.setenv("DOCKER_HOST", address)
+        found = findings(Subject())
+    assert [name for name, entry in found.items() if entry.status == "missing"] == ["disk.space"]
+    assert found["container"].found.startswith("no image of ours, of this version, on the engine")
+    assert found["snapshot.capability"].found == "not looked at: needs an image of ours on the engine"
+    assert found["kernel"].found == os.uname().release
+
+
+def test_a_run_that_is_interrupted_leaves_no_container(client: docker.DockerClient, transformers_image: str) -> None:
+    with subprocess.Popen([COMMAND, "doctor", transformers_image], stdout=subprocess.PIPE) as process:
+        deadline = time.monotonic() + PATIENCE
+        while not _containers_of_the_doctor(client):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert process.returncode == 130
+    assert _containers_of_the_doctor(client) == []
+
+
+def _containers_of_the_doctor(client: docker.DockerClient) -> list[str]:
+    found = client.containers.list(all=True, filters={"label": "dev.warmimage.doctor"}, ignore_removed=True)
+    return [str(entry.id) for entry in found]
