@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from . import hub
 from .config import _SERVED_NAME, Config
 from .console import phase, warn
-from .entrypoint.fetch import patterns, unused
+from .entrypoint.fetch import unused
 from .entrypoint.volume import WEIGHT_ENDINGS, VolumeError, missing_shards, weight_files
 from .errors import ConfigError, Problem, WarmimageError
-
-#: Packages whose errors mean that the Hub gave no usable answer: the Hub's client, and those that it speaks HTTP with.
-_CLIENTS = ("huggingface_hub", "httpx", "httpcore", "requests", "urllib3")
-
-
-class HubUnreachable(WarmimageError):
-    """The Hub gave no usable answer."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +66,7 @@ def resolve(config: Config) -> Model:
             "the model is not a directory", where="model", got=repr(config.model),
             expected="a directory with config.json and weights, or a Hub id OWNER/NAME",
         )  # fmt: skip
-    return _hub(config)
+    return _on_the_hub(config)
 
 
 def _local(config: Config, directory: Path) -> Model:
@@ -216,25 +208,17 @@ def fetch(found: Model) -> Model:
     """
     if found.directory:
         return found
-    from huggingface_hub import HfApi, snapshot_download
-
-    with phase(f"downloading {found.reference}"), _hub_errors(found.reference, found.revision):
-        info = HfApi().model_info(found.reference, revision=found.revision, timeout=20)
-        names = [item.rfilename for item in info.siblings or []]
-        directory = snapshot_download(found.reference, revision=found.revision, ignore_patterns=patterns(names))
-    return replace(found, directory=Path(directory))
+    with phase(f"downloading {found.reference}"), hub.errors(found.reference, found.revision):
+        return replace(found, directory=hub.download(found.reference, found.revision))
 
 
-def _hub(config: Config) -> Model:
+def _on_the_hub(config: Config) -> Model:
     """Resolve a Hub id to a commit; offline, only a mounted model can go on without."""
-    from huggingface_hub import HfApi, hf_hub_download
-
     try:
-        with phase(f"resolving {config.model} on the Hub"), _hub_errors(config.model, config.revision):
-            info = HfApi().model_info(config.model, revision=config.revision, files_metadata=True, timeout=20)
-            revision = str(info.sha)
-            described = _read_json(Path(hf_hub_download(config.model, "config.json", revision=revision)))
-    except HubUnreachable as error:
+        with phase(f"resolving {config.model} on the Hub"), hub.errors(config.model, config.revision):
+            state = hub.look_up(config.model, config.revision)
+            described = _read_json(state.config)
+    except hub.HubUnreachable as error:
         if config.weights != "mount":
             raise WarmimageError(
                 f"the Hub cannot be reached, and weights={config.weights} needs {config.model}", where="model",
@@ -245,63 +229,5 @@ def _hub(config: Config) -> Model:
             "is not preloaded; --model DIR names files on this machine"
         )
         return _described(config, config.model, None, config.revision, {}, 0)
-    sizes = {item.rfilename: item.size or 0 for item in info.siblings or []}
-    size = sum(sizes.values()) - sum(sizes[name] for name in unused(sizes))
-    return _described(config, config.model, None, revision, described, size)
-
-
-@contextmanager
-def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
-    """Turn what the Hub's client raises inside the block into one clear error."""
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        yield
-    except WarmimageError:
-        raise
-    except Exception as error:
-        message = " ".join(str(error).split())[:200] or type(error).__name__
-        status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
-        if isinstance(error, HFValidationError):
-            raise ConfigError(f"not a Hub id: {name!r}", where="model", expected="OWNER/NAME", got=message) from None
-        if isinstance(error, RevisionNotFoundError):
-            raise ConfigError(
-                f"the Hub model {name!r} has no such revision", where="revision", got=repr(revision),
-                expected="a branch, a tag or a commit", fix="remove --revision, or name one of the model's own",
-            ) from None  # fmt: skip
-        if isinstance(error, GatedRepoError) or (
-            status in (401, 403) and not isinstance(error, RepositoryNotFoundError)
-        ):
-            raise ConfigError(
-                f"the Hub model {name!r} may not be read with your login", where="model", got=message,
-                fix="hf auth login, with an account that has access to it",
-            ) from None  # fmt: skip
-        if isinstance(error, RepositoryNotFoundError):
-            raise ConfigError(
-                f"the Hub has no model {name!r} that you may read",
-                where="model",
-                fix="hf auth login, or --model DIR",
-            ) from None
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-            raise ConfigError(
-                f"the Hub model {name!r} has no config.json", where="model", expected="a transformers model"
-            ) from None
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in message:
-            raise WarmimageError(
-                f"the disk is full: {name} cannot be downloaded", where=str(getattr(error, "filename", None) or ""),
-                got=message, fix="free space, or set HF_HOME to a folder on a larger disk",
-            ) from None  # fmt: skip
-        if isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith(_CLIENTS):
-            raise HubUnreachable(
-                f"the Hub cannot be reached, and {name} is needed", where="model", got=message,
-                fix="--model DIR with the files on this machine",
-            ) from None  # fmt: skip
-        raise
+    size = sum(state.sizes.values()) - sum(state.sizes[name] for name in unused(state.sizes))
+    return _described(config, config.model, None, state.revision, described, size)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from warmimage import configfile, lock, planner, wheels
-from warmimage.config import Config
+from warmimage import configfile, lock, wheels
 from warmimage.errors import ConfigError
-from warmimage.model import resolve
 
+from tests.builder.refusals import refusal
 from tests.support.images import warmimage
-from tests.support.tiny_model import make_tiny_model
 
 TAG = "an image reference without a digest, such as registry/team/model:1"
 SECRET = "id=NAME,src=FILE or id=NAME,env=VARIABLE"
 NO_SUCH_KEY = "remove it; warmimage init writes a file with every key"
 WEIGHTS = "got 'foo', expected 'mount', 'bake' or 'download'"
-AGAIN = "copy or download the model again"
 
 
 def invalid(key: str, line: int, expected: str, got: str = "", path: str = "") -> str:
@@ -91,7 +87,10 @@ FILES: dict[str, tuple[str, str]] = {
     "accelerator": ("model: m\naccelerator: tpu\n", invalid("accelerator", 2, "'cuda' or 'cpu'", "'tpu'")),
     "weights": ("model: m\nweights: copy\n", invalid("weights", 2, "'mount', 'bake' or 'download'", "'copy'")),
     "method": ("model: m\nmethod: make\n", invalid("method", 2, "'auto', 'derive' or 'compose'", "'make'")),
-    "start": ("model: m\nstart: warp\n", invalid("start", 2, "'auto', 'preload' or 'plain'", "'warp'")),
+    "start": (
+        "model: m\nstart: warp\n",
+        invalid("start", 2, "'auto', 'snapshot', 'zygote', 'preload' or 'plain'", "'warp'"),
+    ),
     "network": ("model: m\nnetwork: host\n", invalid("network", 2, "'none' or 'default'", "'host'")),
     "tag in upper case": ("model: m\ntags: [ok:1, Model:1]\n", invalid("tags", 2, TAG, "'Model:1'", "tags.1")),
     "tag with a space": ("model: m\ntags:\n  - my model:1\n", invalid("tags", 3, TAG, "'my model:1'", "tags.0")),
@@ -186,25 +185,6 @@ def test_a_named_file_that_cannot_be_read_says_why(make: Callable[[Path], Any], 
     )
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny", hidden=64, layers=2)
-
-
-@pytest.fixture
-def model(whole: Path, tmp_path: Path) -> Path:
-    """A whole model, for a test to damage."""
-    return Path(shutil.copytree(whole, tmp_path.resolve() / "tiny"))
-
-
-def refusal(**values: Any) -> str:
-    """Return the message with which a build of a configuration ends before it asks any engine, index or hub."""
-    with pytest.raises(ConfigError) as caught:
-        planner.resolve(configfile.load(None, values, {}), Path("warmimage.lock"))
-    assert caught.value.exit_code == 3
-    return str(caught.value)
-
-
 def test_an_unknown_engine_is_refused_with_the_nearest_name() -> None:
     assert refusal(model="m", engine="vlm") == (
         "error: unknown engine 'vlm'\n  at engine\n  expected sglang, transformers, vllm\n  fix: --engine vllm"
@@ -239,119 +219,6 @@ def test_a_missing_wheelhouse_is_refused_before_any_engine_is_asked() -> None:
         "error: the wheelhouse is not a folder\n  at wheelhouse\n  got nowhere, expected a folder of wheels\n"
         "  fix: pip download --dest DIR REQUIREMENTS, then --wheelhouse DIR"
     )
-
-
-@pytest.mark.parametrize("name", ["./nowhere", "/no/where", "~/nowhere", "a/b/c", "file"])
-def test_a_path_that_is_no_directory_is_refused(name: str) -> None:
-    Path("file").touch()
-    assert refusal(model=name) == (
-        f"error: the model is not a directory\n  at model\n  got '{name}', "
-        "expected a directory with config.json and weights, or a Hub id OWNER/NAME"
-    )
-
-
-def test_a_revision_of_a_directory_is_refused(model: Path) -> None:
-    assert refusal(model="tiny", revision="main") == (
-        "error: a revision names a state of a Hub model\n  at revision\n"
-        "  got the directory tiny, expected a Hub id\n  fix: remove --revision"
-    )
-
-
-def test_a_download_of_a_directory_is_refused(model: Path) -> None:
-    assert refusal(model="tiny", weights="download") == (
-        "error: only a Hub model can be downloaded at start\n  at weights\n"
-        "  got the directory tiny, expected a Hub id\n  fix: --weights mount or --weights bake"
-    )
-
-
-@pytest.mark.parametrize("name", ["--help", "a b", "a\u00e9"])
-def test_a_folder_whose_name_cannot_be_served_is_refused_until_one_is_given(model: Path, name: str) -> None:
-    model.rename(model.parent / name)
-    assert refusal(model=f"./{name}") == (
-        f"error: the model's own name cannot be served\n  at served_name\n  got {name!r}, "
-        "expected letters, digits, '.', '_', '-' and '/'\n  fix: --served-name NAME"
-    )
-    assert resolve(Config(model=f"./{name}", served_name="ok")).name == "ok"
-
-
-def test_a_model_without_config_is_refused(model: Path) -> None:
-    (model / "config.json").unlink()
-    assert refusal(model="tiny") == (
-        f"error: the model directory has no config.json\n  at model: {model}\n"
-        "  expected a model as save_pretrained writes it\n  fix: name the directory that holds config.json"
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        ("nonsense", "cannot be read: Expecting value: line 1 column 1 (char 0)"),
-        ("[]", "is not a JSON object"),
-    ],
-)
-def test_a_model_with_a_broken_config_is_refused(model: Path, text: str, what: str) -> None:
-    (model / "config.json").write_text(text, encoding="utf-8")
-    assert refusal(model="tiny") == f"error: config.json {what}\n  at model: {model}\n  fix: {AGAIN}"
-
-
-def test_a_model_without_weights_is_refused(model: Path) -> None:
-    for path in model.glob("*.safetensors*"):
-        path.unlink()
-    assert refusal(model="tiny") == (
-        f"error: the model directory has no weights\n  at model: {model}\n"
-        "  expected .safetensors or .bin or .gguf or .pt or .pth"
-    )
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (lambda content: content[:-100], "{whole} bytes"),
-        (lambda content: content + b"x", "{whole} bytes"),
-        (lambda content: content[:50], "a readable header"),
-        (lambda content: b"", "a readable header"),
-        (lambda content: b"<html>404 not found</html>", "a readable header"),
-        (lambda content: b"\2" + bytes(7) + b"[]", "a readable header"),
-    ],
-    ids=["cut off", "longer", "cut off in its header", "empty", "a web page", "another header"],
-)
-def test_a_damaged_shard_is_refused(model: Path, change: Callable[[bytes], bytes], expected: str) -> None:
-    shard = sorted(model.glob("*.safetensors"))[1]
-    content = shard.read_bytes()
-    shard.write_bytes(change(content))
-    assert refusal(model="tiny") == (
-        f"error: the shard {shard.name} is damaged or cut off\n  at model: {model}\n"
-        f"  got {shard.stat().st_size} bytes, expected {expected.format(whole=len(content))}\n  fix: {AGAIN}"
-    )
-
-
-def test_an_index_that_names_a_missing_shard_is_refused(model: Path) -> None:
-    shard = sorted(model.glob("*.safetensors"))[0]
-    shard.unlink()
-    assert refusal(model="tiny") == (
-        f"error: the index names a missing shard: {shard.name}\n  at model: {model}\n  fix: {AGAIN}"
-    )
-
-
-def test_a_broken_index_is_refused(model: Path) -> None:
-    (model / "model.safetensors.index.json").write_text("nonsense", encoding="utf-8")
-    assert refusal(model="tiny") == (
-        f"error: model.safetensors.index.json in the model volume {model} is not a safetensors index: "
-        f"Expecting value: line 1 column 1 (char 0)\n  at model: {model}\n  fix: {AGAIN}"
-    )
-
-
-def test_everything_wrong_with_a_model_is_reported_at_once(model: Path) -> None:
-    (model / "config.json").unlink()
-    first, second = sorted(model.glob("*.safetensors"))
-    first.unlink()
-    second.write_bytes(b"")
-    lines = refusal(model="tiny").splitlines()
-    assert [line for line in lines if line.startswith("error: ")] == [
-        "error: the model directory has no config.json",
-        f"error: the index names a missing shard: {first.name}",
-        f"error: the shard {second.name} is damaged or cut off",
-    ]
 
 
 @pytest.mark.parametrize(

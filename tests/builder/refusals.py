@@ -1,0 +1,18 @@
+"""How a configuration is refused, for the tests of bad configurations and of bad models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from warmimage import configfile, planner
+from warmimage.errors import ConfigError
+
+
+def refusal(**values: Any) -> str:
+    """Return the message with which a build of a configuration ends before it asks any engine, index or hub."""
+    with pytest.raises(ConfigError) as caught:
+        planner.resolve(configfile.load(None, values, {}), Path("warmimage.lock"))
+    assert caught.value.exit_code == 3
+    return str(caught.value)
