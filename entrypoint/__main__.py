@@ -9,6 +9,15 @@ if not __package__:
 
 
 def run() -> int:
+    """Do what the container was started for: a command of the image's own, or the server."""
+    if sys.argv[1:2] == ["capture"] and len(sys.argv) == 3:
+        from .snapshot import capture
+
+        return capture.main(sys.argv[2])
+    return _serve()
+
+
+def _serve() -> int:
     """Run the supervisor, or where this Python cannot even load it, the engine's own command."""
     try:
         from .main import main

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
+from functools import cached_property
 
 from .probe import HealthProbe
 from .program import EXIT_DECLINED
 from .settings import Settings
 from .supervisor import Outcome, Supervisor
-from .tiers import TIERS, Plain, Tier
+from .tiers import TIERS, Declined, Plain, Tier
 from .timeline import Timeline, say
 
 #: Exit code by which command-line parsers (argparse, click) refuse an argument: no other tier would take it either.
@@ -35,6 +36,12 @@ class Ladder:
         self._supervisor = supervisor
         self._tiers = tiers
         self._declined: list[str] = []
+        self._reasons: dict[str, str] = {}
+
+    @property
+    def first(self) -> Tier:
+        """The tier that will be tried first."""
+        return next(tier for tier in self._rungs if not self._reason(tier))
 
     def start(self, began: float) -> int:
         """Start the engine in the best tier that works, stay until it ends, and return the container's exit code.
@@ -44,15 +51,22 @@ class Ladder:
         """
         retried = False
         code = 0
-        for tier in self._rungs():
-            reason = tier.decline(self._settings)
+        for tier in self._rungs:
+            reason = self._reason(tier)
             if reason:
                 self._decline(tier.name, reason)
                 continue
-            outcome = self._run(tier, began)
+            try:
+                outcome = self._run(tier, began)
+            except Declined as error:
+                self._decline(tier.name, str(error))
+                if self._supervisor.stop_requested:
+                    return 128 + self._supervisor.stop_requested
+                continue
             code = outcome.code
-            if code == EXIT_DECLINED and tier.may_decline_late and not outcome.ready:
+            if code == EXIT_DECLINED and tier.may_decline_late and not outcome.ready and not outcome.stopped:
                 self._declined.append(tier.name)
+                self._clear()
                 continue
             self._timeline.event("engine.ended", code=code, signal=outcome.signal, ready=outcome.ready)
             if retried or self._settings.unprobed or not worth_retrying(tier, outcome):
@@ -60,14 +74,25 @@ class Ladder:
             retried = True
             self._timeline.event("tier.failed", tier=tier.name, reason=str(outcome))
             say(f"{tier.name} failed: the engine {outcome} before it was ready; trying the next tier")
-            left = self._supervisor.clear()
-            if left:
-                self._timeline.event("engine.cleared", processes=left)
+            self._clear()
         return code
 
+    def _clear(self) -> None:
+        """End what a tier's engine has left running."""
+        left = self._supervisor.clear()
+        if left:
+            self._timeline.event("engine.cleared", processes=left)
+
+    def _reason(self, tier: Tier) -> str:
+        """Return why a tier declines, asked once."""
+        if tier.name not in self._reasons:
+            self._reasons[tier.name] = tier.decline(self._settings)
+        return self._reasons[tier.name]
+
+    @cached_property
     def _rungs(self) -> list[Tier]:
         """Return the tiers to try: those baked in, from the one asked for down to ``plain``."""
-        baked = [tier for tier in self._tiers if tier.name in self._settings.plan["tiers"] or isinstance(tier, Plain)]
+        baked = [tier for tier in self._tiers if tier.baked(self._settings)]
         names = [tier.name for tier in baked]
         start = self._settings.start
         if start == "auto":
@@ -98,9 +123,7 @@ class Ladder:
             declined = f"; skipped: {', '.join(self._declined)}" if self._declined else ""
             say(f"ready in {total:.2f} s (tier {tier.name}{declined})")
 
-        return self._supervisor.run(
-            tier.command(settings), tier.environment(settings), settings.directory, probe, on_ready
-        )
+        return self._supervisor.run(lambda: tier.start(settings, self._supervisor, self._timeline), probe, on_ready)
 
 
 def worth_retrying(tier: Tier, outcome: Outcome) -> bool:

@@ -14,6 +14,7 @@ from .prefetch import Prefetch
 from .settings import CLOSURE, ROOT, Settings, initial_environment, load
 from .supervisor import Supervisor, reset_signals
 from .timeline import DEFAULT_PATH, Timeline, say
+from .trace.mode import applied
 from .volume import EXIT_NO_MODEL, VolumeError, check
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the kernel's, not a file of ours
@@ -74,10 +75,11 @@ def _serve(settings: Settings, timeline: Timeline, supervisor: Supervisor, began
                 return code
         weights = _check_volume(settings, timeline)
         _check_shared_memory(settings, timeline)
-    _start_prefetch(settings, timeline, supervisor, weights)
+    ladder = Ladder(applied(settings, timeline), timeline, supervisor)
+    _start_prefetch(settings, timeline, supervisor, CLOSURE if ladder.first.imports else "", weights)
     if supervisor.stop_requested:
         return 128 + supervisor.stop_requested
-    return Ladder(settings, timeline, supervisor).start(began)
+    return ladder.start(began)
 
 
 def _check_volume(settings: Settings, timeline: Timeline) -> list[str]:
@@ -108,14 +110,24 @@ def _check_shared_memory(settings: Settings, timeline: Timeline) -> None:
         say(f"{_SHARED_MEMORY} has {size >> 20} MiB, {engine} wants {wanted >> 20}: run with --shm-size {wanted}")
 
 
-def _start_prefetch(settings: Settings, timeline: Timeline, supervisor: Supervisor, weights: list[str]) -> None:
-    """Start prefetch, unless this start ends at once or the user has switched it off."""
+def _start_prefetch(
+    settings: Settings, timeline: Timeline, supervisor: Supervisor, closure: str, weights: list[str]
+) -> None:
+    """Start prefetch, unless this start ends at once or the user has switched it off.
+
+    Args:
+        settings: what this start is to do.
+        timeline: gets the decision.
+        supervisor: whose helper it becomes.
+        closure: path of the closure, empty where the engine's files will not be read.
+        weights: paths of the weights.
+    """
     if settings.quick or settings.prefetch == "off":
         timeline.event("prefetch.declined", reason=settings.quick or "WARMIMAGE_PREFETCH=off")
         return
     if settings.prefetch not in ("", "on"):
         say(f"WARMIMAGE_PREFETCH is {settings.prefetch!r}, neither on nor off: prefetch stays on")
-    supervisor.helper("prefetch", lambda child: Prefetch(child).run(CLOSURE, weights))
+    supervisor.helper("prefetch", lambda child: Prefetch(child).run(closure, weights))
 
 
 def _download(settings: Settings, timeline: Timeline, supervisor: Supervisor) -> int:
@@ -124,7 +136,7 @@ def _download(settings: Settings, timeline: Timeline, supervisor: Supervisor) ->
     script = os.path.join(ROOT, "entrypoint", "fetch.py")
     command = [settings.plan["python"], script, model["reference"], model["revision"], model["path"]]
     timeline.event("download.started", model=model["reference"], revision=model["revision"])
-    outcome = supervisor.run(command, settings.environment, "/", None, lambda _seconds: None)
+    outcome = supervisor.run(lambda: supervisor.spawn(command, settings.environment, "/"), None, lambda _seconds: None)
     timeline.event("download.ended", code=outcome.code, seconds=round(outcome.seconds, 3))
     return outcome.code
 

@@ -13,6 +13,7 @@ from typing import Any
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PLAN = os.path.join(ROOT, "plan.json")
 CLOSURE = os.path.join(ROOT, "closure.json")
+SNAPSHOT = os.path.join(ROOT, "snapshot")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Settings:
     def command(self) -> list[str]:
         """The engine's own command line: its adapter's, then the plan's arguments, then the container's."""
         return [*self.engine["command"], *self.engine["args"], *self.arguments]
+
+    @property
+    def snapshot(self) -> str:
+        """The folder of the snapshot to restore: the image's own, unless ``WARMIMAGE_SNAPSHOT_DIR`` names another."""
+        return self.environment.get("WARMIMAGE_SNAPSHOT_DIR", "") or SNAPSHOT
 
     @property
     def directory(self) -> str:

@@ -6,6 +6,7 @@ One thread and one event loop; everything that could block is a child process or
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .probe import HealthProbe
+from .processes import Processes
 from .timeline import Timeline, say
 
 #: Signals that are about this process itself, or that a process raises against itself; all others are passed on.
@@ -24,6 +26,9 @@ OWN_SIGNALS = {
 
 #: Signals by which a person or a runtime asks a server to stop.
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP}
+
+
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Supervisor:
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
+        self._processes = Processes(timeline)
         self._pending: list[int] = []
         self._helpers: dict[int, str] = {}
         self.engine = 0
@@ -106,20 +112,11 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
-    def run(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        directory: str,
-        probe: HealthProbe | None,
-        on_ready: Callable[[float], None],
-    ) -> Outcome:
+    def run(self, start: Callable[[], int], probe: HealthProbe | None, on_ready: Callable[[float], None]) -> Outcome:
         """Start the engine and return when it has ended.
 
         Args:
-            command: the engine's command line; its first word is looked up on the ``PATH`` of ``environment``.
-            environment: the engine's whole environment.
-            directory: the engine's working directory.
+            start: starts it, by ``spawn`` or otherwise, and returns its PID; it must be this process's child.
             probe: how to see that the server is ready; ``None`` where that cannot be seen.
             on_ready: called once with the seconds since the engine's start when the server is ready.
 
@@ -127,7 +124,7 @@ class Supervisor:
             How the engine ended, its status taken unchanged.
         """
         began = time.monotonic()
-        self.engine = self._spawn(command, environment, directory)
+        self.engine = start()
         listening = ready = False
         status: int | None = None
         while status is None:
@@ -138,6 +135,7 @@ class Supervisor:
             if probe and probe.ready and not ready:
                 ready = True
                 on_ready(time.monotonic() - began)
+                self._processes.step(now=True)
             self._pass_signals_on()
             status = self._reap()
         if probe:
@@ -187,7 +185,7 @@ class Supervisor:
         writable: list[int] = []
         timeout = None
         if probe:
-            timeout = probe.wait()
+            timeout = min(probe.wait(), self._processes.wait())
             if probe.descriptor >= 0:
                 (writable if probe.writes else readable).append(probe.descriptor)
         if not self._pending:
@@ -196,6 +194,7 @@ class Supervisor:
             os.read(self._wakeup, 4096)
         if probe:
             probe.step()
+            self._processes.step()
 
     def _pass_signals_on(self) -> None:
         pending, self._pending = self._pending, []
@@ -223,7 +222,18 @@ class Supervisor:
             elif not self._helpers.pop(pid, None):
                 self._timeline.event("orphan.reaped", child=pid)
 
-    def _spawn(self, command: Sequence[str], environment: Mapping[str, str], directory: str) -> int:
+    def adopt_orphans(self) -> None:
+        """Become the parent of what loses its own below this process, as PID 1 of a container is anyway."""
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def spawn(self, command: Sequence[str], environment: Mapping[str, str], directory: str) -> int:
+        """Start a program as a child that leads a process group, and return its PID.
+
+        Args:
+            command: its command line; the first word is looked up on the ``PATH`` of ``environment``.
+            environment: its whole environment.
+            directory: its working directory.
+        """
         # Held back until the child has the default dispositions: a signal passed on to it at once must not meet _note.
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         pid = os.fork()

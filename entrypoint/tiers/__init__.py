@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .base import Tier
+from .base import Declined, Tier
 from .plain import Plain
 from .preload import Preload
+from .snapshot import Snapshot
 from .zygote import Zygote
 
-TIERS: tuple[Tier, ...] = (Zygote(), Preload(), Plain())
+TIERS: tuple[Tier, ...] = (Snapshot(), Zygote(), Preload(), Plain())
 
-__all__ = ["TIERS", "Plain", "Preload", "Tier", "Zygote"]
+__all__ = ["TIERS", "Declined", "Plain", "Preload", "Snapshot", "Tier", "Zygote"]

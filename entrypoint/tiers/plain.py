@@ -11,6 +11,10 @@ class Plain(Tier):
 
     name = "plain"
 
+    def baked(self, settings: Settings) -> bool:
+        """Every image has it, whatever its plan says."""
+        return True
+
     def decline(self, settings: Settings) -> str:
         """Never decline: this is what the user would have run without us."""
         return ""

@@ -1,0 +1,56 @@
+"""``warmimage snapshot``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+
+def snapshot(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="Reference of an image built by warmimage.")],
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", "-t", metavar="REFERENCE", help="Reference to tag the new image with.")
+    ] = None,
+    gpus: Annotated[
+        str,
+        typer.Option(metavar="all|N|device=ID", help="GPUs to give the container. Default: all, for an image on CUDA."),
+    ] = "",
+    progress: Annotated[
+        Literal["auto", "plain", "tty", "quiet"], typer.Option(help="How to show the build's steps.")
+    ] = "auto",
+) -> None:
+    """Capture an image's imported engine, and make a new image with it that starts by restoring it.
+
+    Build does the same where this host can.  This is for an image that was built where there is no GPU.
+    The new image's id goes to standard output.
+
+    Examples:
+
+    \b
+      warmimage snapshot my-model:1 --tag my-model:1-snapshot
+      warmimage snapshot my-model:1 --gpus device=0 --tag my-model:1
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from .. import docker_engine
+    from .. import snapshot as snapshots
+    from ..config import Tag
+    from ..console import product
+    from ..containers import device_request
+    from ..errors import UsageError
+
+    for tag in tags or []:
+        try:
+            TypeAdapter(Tag).validate_python(tag)
+        except ValidationError:
+            raise UsageError("no image reference", where="--tag", got=tag, expected="such as my-model:1") from None
+    if gpus:
+        device_request(gpus)
+    made = snapshots.of_image(docker_engine.connect(), image, tags or [], gpus, progress)
+    product(made.reference)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command()(snapshot)

@@ -1,0 +1,153 @@
+"""What a snapshot is of, and where it may be restored."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .. import environment
+
+NAME = "manifest.json"
+
+SCHEMA = 1
+
+#: Extensions of the instruction set that native code may have chosen between when it was loaded.
+_EXTENSION = re.compile(
+    r"(sse|ssse|avx|amx|bmi|fma|f16c|movbe|movdir|popcnt|abm|aes|pclmul|vaes|vpclmul|sha|gfni|erms|fsrm|rdrand|rdseed|rdpid"
+    r"|xsave|xget|clflush|clwb|serialize|fsgsbase|pku|ospke|cx16|lahf|mmx|fxsr|rtm|waitpkg|cldemote|adx|prefetchw).*"
+)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A snapshot.
+
+    Attributes:
+        engine: name and version.
+        criu: version that dumped it.
+        kernel: release of the kernel that it was captured on.
+        machine: architecture.
+        cpu_features: the CPU's extensions there.
+        uid: user id of the process.
+        python: path of the interpreter.
+        closure: digest of the image's closure.
+        files: path, size in bytes and time of change in seconds of each file that is mapped.
+        contract: what the imports took from the environment.
+        modules: how many are imported.
+        bytes: size of the dump.
+    """
+
+    engine: Mapping[str, str]
+    criu: str
+    kernel: str
+    machine: str
+    cpu_features: tuple[str, ...]
+    uid: int
+    python: str
+    closure: str
+    files: tuple[tuple[str, int, int], ...]
+    contract: environment.Contract
+    modules: int
+    bytes: int
+
+    def to_json(self) -> str:
+        """Return the text of the file ``manifest.json``."""
+        data = asdict(self)
+        data["environment"] = data.pop("contract")
+        return json.dumps({"schema": SCHEMA, **data}, indent=1) + "\n"
+
+    @classmethod
+    def load(cls, directory: str) -> Manifest:
+        """Read a snapshot's manifest.
+
+        Raises:
+            OSError: there is none.
+            ValueError, KeyError, TypeError: it is damaged, or of another version.
+        """
+        with open(os.path.join(directory, NAME), encoding="utf-8") as file:
+            data = json.load(file)
+        if data.pop("schema") != SCHEMA:
+            raise ValueError("it was written by another version")
+        contract = environment.Contract(**data.pop("environment"))
+        files = tuple((path, size, changed) for path, size, changed in data.pop("files"))
+        features = tuple(data.pop("cpu_features"))
+        return cls(**data, contract=contract, files=files, cpu_features=features)
+
+    def mismatch(self, variables: Mapping[str, str], closure: str) -> str:
+        """Return why this snapshot cannot be restored here and now, or an empty string.
+
+        Args:
+            variables: the engine's environment.
+            closure: digest of this image's closure.
+        """
+        if self.closure != closure:
+            return "it was captured from another image"
+        if self.machine != os.uname().machine:
+            return f"it was captured on {self.machine}"
+        absent = sorted(set(self.cpu_features) - set(cpu_features()))
+        if absent:
+            return f"this CPU lacks {', '.join(absent[:5])}{' and others' if len(absent) > 5 else ''}"
+        if _version(os.uname().release) < _version(self.kernel):
+            return f"kernel {os.uname().release} is older than {self.kernel}, on which it was captured"
+        if self.uid != os.getuid():
+            return f"it was captured as user {self.uid}, and this is {os.getuid()}"
+        changed = next((path for path, size, moment in self.files if _identity(path) != (size, moment)), "")
+        if changed:
+            return f"{changed} is not the file that it was captured with"
+        return self.contract.broken(self.environment(variables))
+
+    def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """Return an environment as the captured interpreter would have made it its own.
+
+        Where no locale is named, Python sets ``LC_CTYPE`` at its start (PEP 538), and nothing else does so later.
+        """
+        before = self.contract.variables
+        coerced = before.get("LC_CTYPE") if not any(before.get(name) for name in ("LC_ALL", "LANG")) else None
+        if coerced and not any(variables.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG")):
+            return {**variables, "LC_CTYPE": coerced}
+        return dict(variables)
+
+
+def cpu_features() -> list[str]:
+    """Return the CPU's instruction set extensions, as the kernel names them."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        for row in file:
+            name, _, value = row.partition(":")
+            if name.strip() == "flags":
+                return [word for word in value.split() if _EXTENSION.fullmatch(word)]
+            if name.strip() == "Features":  # of arm64: nothing else is there
+                return value.split()
+    return []
+
+
+def identity(path: str) -> tuple[str, int, int]:
+    """Return a file's path, size in bytes, and time of change in seconds: image layers keep no finer one.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    found = os.stat(path)
+    return path, found.st_size, int(found.st_mtime)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        return identity(path)[1:]
+    except OSError:
+        return None
+
+
+def _version(release: str) -> tuple[int, ...]:
+    """Return the major and minor version in a kernel release."""
+    return tuple(int(number) for number in re.findall(r"\d+", release)[:2])
+
+
+def read_contract(path: str) -> tuple[environment.Contract, dict[str, Any]]:
+    """Return the contract that a process at the snapshot point has written, and what else it says of itself."""
+    with open(path, encoding="utf-8") as file:
+        data = json.load(file)
+    return environment.Contract(**data.pop("contract")), data
