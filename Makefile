@@ -18,7 +18,8 @@ demo: $(VENV)/installed ## Build an image for a small model, run it, show the an
 	.ci/with-engine $(PY) -m tests.demo
 
 test: lint typecheck ## All that CI runs: lint, types, unit tests, and real images on a real engine
-	WITH_ENGINE_ALSO=docker-registry=docker-registry .ci/with-engine $(PYTEST) $(TESTS) -m "not slow"
+	WITH_ENGINE_ALSO='docker-registry=docker-registry chromium=chromium chromedriver=chromium-driver' \
+		.ci/with-engine $(PYTEST) $(TESTS) -m "not slow"
 
 lint: $(VENV)/installed ## Check style
 	$(VENV)/bin/ruff check $(CODE)
@@ -37,8 +38,8 @@ docs: $(VENV)/installed ## Write the generated documents anew
 golden: $(VENV)/installed ## Write the golden Dockerfiles anew
 	$(PY) -m tests.builder.golden --write
 
-bench: $(VENV)/installed ## Time starts of the demo image, tiers interleaved
-	.ci/with-engine $(PY) -m tests.bench
+bench: $(VENV)/installed ## Run warmimage bench on an image of transformers and one of vLLM, into results/
+	.ci/with-engine $(PY) -m tests.benchmarks
 
 vllm-cpu-base: $(VENV)/installed ## Build warmimage-test/vllm-cpu:0.32.0, unmodified vLLM for CPU
 	.ci/with-engine $(PY) -m tests.images.vllm_cpu

@@ -12,7 +12,7 @@ from pathlib import Path
 import docker
 from platformdirs import user_cache_path
 
-from . import buildkit, context, docker_engine, image, planner, recording, wheels
+from . import buildkit, containers, context, docker_engine, image, planner, recording, snapshot, wheels
 from .buildkit import Progress
 from .config import Config, parse_size
 from .console import console, human_bytes, note, phase
@@ -66,9 +66,9 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress) ->
             with phase("image built", spinner=False):
                 return buildkit.build(builder, folder, tags, config.secrets, config.network, progress)
 
-        known = _recorded(client, config, plan, inputs, lambda: make(plan, ()))
+        known = _recorded(client, config, plan, inputs, make)
         plan = known or plan
-        reference = make(plan, config.tags)
+        reference, plan = _with_snapshot(client, builder, config, plan, progress, make)
     # By a tag where there is one: not every image store finds an image by the id that BuildKit gives.
     report = image.inspect(client, config.tags[0] if config.tags else reference)
     wheels.write_lock(inputs.wheelset, lock_file)
@@ -81,13 +81,14 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress) ->
     if push:
         with phase(f"pushed {', '.join(config.tags)}"):
             reference = next(iter([docker_engine.push(client, tag) for tag in config.tags]))
-    _show_next(config, plan, config.tags[0] if config.tags else reference)
+    _show_next(client, config, plan, config.tags[0] if config.tags else reference)
     return reference
 
 
 def _recorded(
-    client: docker.DockerClient, config: Config, plan: Plan, inputs: Inputs, make: Callable[[], str]
-) -> Plan | None:
+    client: docker.DockerClient, config: Config, plan: Plan, inputs: Inputs,
+    make: Callable[[Plan, Sequence[str]], str],
+) -> Plan | None:  # fmt: skip
     """Return the plan with the closure of a real start, or ``None`` where none is wanted or to be had.
 
     Args:
@@ -95,7 +96,7 @@ def _recorded(
         config: says whether to record.
         plan: has the modules that the adapter lists.
         inputs: where the model is.
-        make: builds the image as planned so far, and returns its id.
+        make: builds an image with these tags.
     """
     if config.record == "off":
         return None
@@ -105,15 +106,56 @@ def _recorded(
         try:
             if plan.model.mounted and not directory:
                 raise EnvironmentLacks("the model is not on this machine", fix="--model DIR")
-            image = make()
-            with phase("closure recorded from a start"):
-                closure = recording.record(client, image, plan, directory)
+            with snapshot.temporary_tag(client) as tag:
+                make(plan, (tag,))
+                with phase("closure recorded from a start"), docker_engine.api_errors("cannot run the new image"):
+                    closure = recording.record(client, tag, plan, directory)
         except WarmimageError as error:
             if config.record == "require":
                 raise
             note(f"closure not recorded, the adapter's list is used: {error.problems[0].what}")
             return None
     return plan.model_copy(update={"closure": closure})
+
+
+def _with_snapshot(
+    client: docker.DockerClient, builder: buildkit.Builder, config: Config, plan: Plan, progress: Progress,
+    make: Callable[[Plan, Sequence[str]], str],
+) -> tuple[str, Plan]:  # fmt: skip
+    """Build the image, and where one is wanted and to be had, the one with a snapshot on top of it.
+
+    Args:
+        client: the engine.
+        builder: the docker command that builds.
+        config: says whether to capture, and has the tags.
+        plan: the plan of the image without a snapshot.
+        progress: how to show the build's steps.
+        make: builds the image as planned, with tags, and returns its id.
+
+    Returns:
+        The id of the image that has the tags, and its plan.
+    """
+    if config.snapshot == "off" or not plan.criu:
+        return make(plan, config.tags), plan
+    with snapshot.temporary_tag(client) as tag:
+        plain = make(plan, (tag,))
+        try:
+            source = client.images.get(tag)
+            made = snapshot.find(client, source, config.tags)
+            if made:
+                note("snapshot kept: the image that it was captured from is the same")
+            else:
+                made = snapshot.capture(client, builder, tag, plan, config.tags, "", progress)
+            return made.reference, made.plan
+        except WarmimageError as error:
+            if config.snapshot == "require":
+                raise
+            problem = error.problems[0]
+            note(f"no snapshot captured: {problem.what}" + (f": {problem.got}" if problem.got else ""))
+            for name in config.tags:
+                source.tag(name)
+    # With no tag of its own the image went with the temporary one.
+    return plain if config.tags else make(plan, ()), plan
 
 
 def _check_disk(client: docker.DockerClient, plan: Plan, inputs: Inputs) -> None:
@@ -145,14 +187,15 @@ def _show_sizes(report: ImageReport) -> None:
     console().print(table)
 
 
-def _show_next(config: Config, plan: Plan, reference: str) -> None:
+def _show_next(client: docker.DockerClient, config: Config, plan: Plan, reference: str) -> None:
     directory = shlex.quote(str(Path(config.model).absolute())) if Path(config.model).is_dir() else "DIR"
     mount = f" -v {directory}:{plan.model.path}:ro" if plan.model.mounted else ""
     gpus = " --gpus all" if plan.accelerator == "cuda" else ""
     model_dir = f" --model-dir {directory}" if plan.model.mounted else ""
     shared = f" --shm-size {plan.engine.shared_memory}" if plan.engine.shared_memory else ""
     port = plan.engine.port
+    capability = f" --cap-add {containers.restore_capability(client)}" if plan.snapshot else ""
     note("Next:")
     note(f"  warmimage run {reference}{model_dir}{gpus}")
-    note(f"  docker run --rm{gpus}{shared} -p {port}:{port}{mount} {reference}")
+    note(f"  docker run --rm{gpus}{shared}{capability} -p {port}:{port}{mount} {reference}")
     note(f"  warmimage inspect {reference}")

@@ -90,6 +90,7 @@ class Config(BaseModel):
     labels: dict[Label, OneLine] = _field("labels", {})
     user: int = _field("user", 1000, strict=True, ge=0, le=2**31 - 1)
     record: Literal["auto", "off", "require"] = _field("record", "auto")
+    snapshot: Literal["auto", "off", "require"] = _field("snapshot", "auto")
     start: Start = _field("start", "auto")
     max_size: Size | None = _field("max_size", None)
 

@@ -17,7 +17,9 @@ from .planner import Inputs
 from .render import dockerfile
 
 #: Everything at the top of a context: a folder that holds more is not ours to replace.
-_NAMES = frozenset({"Dockerfile", "plan.json", "imports.json", "warmimage.lock", "entrypoint", "wheels", "model"})
+_NAMES = frozenset(
+    {"Dockerfile", "plan.json", "imports.json", "warmimage.lock", "entrypoint", "wheels", "criu", "model"}
+)
 
 
 def write(plan: Plan, inputs: Inputs, directory: Path, *, link: bool = False) -> None:
@@ -104,6 +106,10 @@ def _fill(made: Path, plan: Plan, inputs: Inputs, link: bool) -> None:
             _put(inputs.wheelset.folder / wheel.file, made / "wheels" / wheel.file, link)
         (made / "wheels" / "requirements.txt").write_text(lock.as_requirements(), encoding="utf-8")
         (made / "warmimage.lock").write_text(lock.to_json(), encoding="utf-8")
+    if inputs.criu:
+        for source in sorted(inputs.criu.folder.rglob("*")):
+            if source.is_file():
+                _put(source, made / "criu" / source.relative_to(inputs.criu.folder), link)
     if plan.weights == "bake" and inputs.model.directory:
         for file in model.files(inputs.model.directory, hub=inputs.model.revision is not None):
             _put(inputs.model.directory / file, made / "model" / file, link)

@@ -6,7 +6,7 @@ Apart from ``config`` so that ``--help`` need not import pydantic.
 from typing import Literal
 
 #: What ``start`` may say: the rungs of the ladder, from the fastest down.
-Start = Literal["auto", "zygote", "preload", "plain"]
+Start = Literal["auto", "snapshot", "zygote", "preload", "plain"]
 
 DESCRIPTIONS = {
     "model": "Model to serve: a local directory, or a Hugging Face Hub id.",
@@ -29,7 +29,8 @@ DESCRIPTIONS = {
     "env": "Environment variables of the image.",
     "labels": "Labels of the image, beside its own.",
     "user": "Numeric user id that the server runs as, in group 0.",
-    "record": "Start the engine once in the built image to see what it imports: auto where this host can, off, or require.",
-    "start": "Rung of the start-up ladder to begin with: auto, zygote, preload or plain. WARMIMAGE_START wins over it.",
+    "record": "Start the built image once to see what it imports: auto (where this host can), off or require.",
+    "snapshot": "Capture the imported engine, to restore it at each start: auto (where this host can), off or require.",
+    "start": "Rung of the start-up ladder to begin with: auto or a tier's name. WARMIMAGE_START wins over it.",
     "max_size": "Fail with exit code 5 when the image is larger than this, such as 12GB.",
 }

@@ -14,12 +14,14 @@ from . import docker_engine
 from .errors import ConfigError
 from .plan import Plan
 
-PURPOSES = ("base", "steps", "wheels", "bytecode", "weights", "closure", "entrypoint", "settings")
+PURPOSES = ("base", "steps", "wheels", "bytecode", "criu", "weights", "closure", "entrypoint", "settings", "snapshot")
 
 #: What marks a layer's purpose in the image's history: words of the template's instructions.
 _MARKS = (
     ("steps", re.compile(r"^RUN .*sh -euc ")),  # first: a user's own command may hold any of the words below
     ("wheels", re.compile(r"--requirement /wheels/requirements\.txt")),
+    ("criu", re.compile(r"\bcriu_folder\.py\b")),
+    ("snapshot", re.compile(r"COPY (--\S+ )*snapshot/ ")),
     ("bytecode", re.compile(r"\bbytecode\.py\b")),
     ("closure", re.compile(r"\brecord\.py\b")),
     ("weights", re.compile(r"COPY (--\S+ )*model/ ")),

@@ -48,6 +48,12 @@ def _lines(report: ImageReport, host: Sequence[Declined]) -> Iterator[str]:
         "user": f"{plan.user}:0",
         "tiers": ", ".join(plan.tiers) + f" (start: {plan.start})",
     }
+    if plan.snapshot:
+        made = plan.snapshot
+        facts["snapshot"] = (
+            f"{human_bytes(made.bytes)}, {made.modules} modules, captured by CRIU {made.criu} on kernel {made.kernel}"
+        )
+        facts["to restore"] = "--cap-add CHECKPOINT_RESTORE, or SYS_ADMIN where the engine does not know that"
     if plan.wheels:
         facts["wheels"] = f"{plan.wheels.count}, lock {plan.wheels.fingerprint[:12]}"
     for name, value in facts.items():

@@ -58,6 +58,37 @@ class ClosurePlan(Frozen):
     recorded: bool = False
 
 
+class CriuPlan(Frozen):
+    """The CRIU folder in the image; its ``criu.json`` names every package."""
+
+    version: str
+    fingerprint: str
+
+
+class SnapshotPlan(Frozen):
+    """The snapshot in the image: what its manifest says that a host can be compared with.
+
+    Attributes:
+        manifest: SHA-256 of ``manifest.json``.
+        source: id of the image that it was captured from.
+        bytes: its size.
+        criu: version of CRIU that made it.
+        kernel: release of the kernel that it was captured on.
+        machine: the processor's architecture.
+        cpu_features: flags that a processor must have.
+        modules: how many modules it has imported.
+    """
+
+    manifest: str
+    source: str
+    bytes: int
+    criu: str
+    kernel: str
+    machine: str
+    cpu_features: tuple[str, ...]
+    modules: int
+
+
 class BasePlan(Frozen):
     """The image that is started from."""
 
@@ -109,6 +140,8 @@ class Plan(Frozen):
         tiers: the rungs of the start-up ladder that are baked in, from the fastest down.
         start: the rung to begin with.
         secrets: ids of the build secrets, never their values.
+        criu: the CRIU folder, where the image has one.
+        snapshot: the snapshot, where the image has one.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -130,3 +163,5 @@ class Plan(Frozen):
     labels: dict[str, str]
     run: tuple[str, ...]
     secrets: tuple[str, ...]
+    criu: CriuPlan | None = None
+    snapshot: SnapshotPlan | None = None

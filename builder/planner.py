@@ -7,16 +7,20 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from . import __version__, base, docker_engine, engines, lock, model, wheels
+from . import __version__, base, criu, docker_engine, engines, lock, model, wheels
 from .config import Config
+from .console import note
 from .engines import EngineAdapter
 from .engines.adapter import SERVED_DIRECTORY
 from .entrypoint.tiers import TIERS
-from .errors import ConfigError
-from .plan import MODEL_PATH, BasePlan, ClosurePlan, EnginePlan, Folders, ModelPlan, Plan, WheelsPlan
+from .errors import ConfigError, WarmimageError
+from .plan import MODEL_PATH, BasePlan, ClosurePlan, CriuPlan, EnginePlan, Folders, ModelPlan, Plan, WheelsPlan
 
 #: The product's own folder in an image, the user's home, and the virtual environment that compose installs into.
 FOLDERS = Folders(root="/opt/warmimage", home="/home/warmimage", engine="/opt/engine")
+
+#: The tiers of an image that is built; ``snapshot`` comes with the snapshot that is captured from it.
+_TIERS = tuple(tier.name for tier in TIERS if tier.name != "snapshot")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Inputs:
     model: model.Model
     base: base.Base
     wheelset: wheels.Wheelset | None
+    criu: criu.Criu | None = None
 
 
 def resolve(config: Config, lock_file: Path) -> Inputs:
@@ -51,7 +56,21 @@ def resolve(config: Config, lock_file: Path) -> Inputs:
         wheelset = wheels.resolve(
             requirements, wheels.Target.of(start, config.accelerator), config.wheelhouse, lock_file
         )
-    return Inputs(adapter, found, start, wheelset)
+    return Inputs(adapter, found, start, wheelset, _criu(config, start.machine))
+
+
+def _criu(config: Config, machine: str) -> criu.Criu | None:
+    """Return CRIU for the image, ``None`` where no snapshot is wanted or CRIU is not to be had."""
+    if config.snapshot == "off":
+        return None
+    try:
+        return criu.prepare(machine)
+    except WarmimageError as error:
+        if config.snapshot == "require":
+            raise
+        problem = error.problems[0]
+        note(f"no tier snapshot in this image: {problem.what}" + (f" ({problem.got})" if problem.got else ""))
+        return None
 
 
 def _check_method(config: Config, adapter: EngineAdapter) -> None:
@@ -158,13 +177,14 @@ def make_plan(config: Config, inputs: Inputs, lock_file: lock.Lock | None = None
         weights=config.weights,
         python=f"{FOLDERS.engine}/bin/python" if locked else start.python,
         folders=FOLDERS,
-        tiers=tuple(tier.name for tier in TIERS),
+        tiers=_TIERS,
         start=config.start,
         user=config.user,
         environment=environment,
         labels=_labels(config, adapter, found, start, version),
         run=config.run,
         secrets=tuple(secret.split(",")[0].removeprefix("id=") for secret in config.secrets),
+        criu=CriuPlan(version=inputs.criu.version, fingerprint=inputs.criu.fingerprint) if inputs.criu else None,
     )
 
 
@@ -199,6 +219,6 @@ def _labels(
         "dev.warmimage.model": found.reference,
         "dev.warmimage.revision": found.revision or "",
         "dev.warmimage.weights": config.weights,
-        "dev.warmimage.tiers": ",".join(tier.name for tier in TIERS),
+        "dev.warmimage.tiers": ",".join(_TIERS),
     }
     return {**{name: value for name, value in labels.items() if value}, **config.labels}

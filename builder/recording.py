@@ -17,7 +17,7 @@ from platformdirs import user_cache_path
 from pydantic import ValidationError
 
 from . import containers, docker_engine, timeline
-from .bench import asking
+from .bench import asking, usage
 from .containers import Options
 from .errors import WarmimageError
 from .plan import ClosurePlan, Plan
@@ -45,7 +45,7 @@ def record(client: docker.DockerClient, image: str, plan: Plan, model_dir: Path 
 
     Args:
         client: the engine.
-        image: id of the image.
+        image: its tag.
         plan: its plan.
         model_dir: the model, where the image does not hold it.
 
@@ -56,7 +56,7 @@ def record(client: docker.DockerClient, image: str, plan: Plan, model_dir: Path 
         model_dir=model_dir if plan.model.mounted else None, port=0, environment=dict(_ENVIRONMENT),
         gpus="all" if plan.accelerator == "cuda" else "", name=f"warmimage-record-{uuid.uuid4().hex[:12]}",
     )  # fmt: skip
-    words = containers.create_arguments(containers.needs_of(plan, ()), options, {"dev.warmimage.record": "1"})
+    words = containers.create_arguments(client, containers.needs_of(plan, ()), options, {"dev.warmimage.record": "1"})
     with docker_engine.api_errors("cannot create a container of the new image"):
         container = client.containers.create(image, **words)
     try:
@@ -66,7 +66,7 @@ def record(client: docker.DockerClient, image: str, plan: Plan, model_dir: Path 
         events = timeline.fetch(container, containers.timeline_path(plan, _ENVIRONMENT))
     finally:
         with contextlib.suppress(NotFound):
-            container.remove(force=True)
+            container.remove(force=True, v=True)
     found = closure_of(events, plan.closure.modules)
     file = _cache_file(plan)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def _ask_once(container: Container, plan: Plan) -> None:
     """Ask for a completion: some modules are imported only then.  Where its port cannot be reached, they stay late."""
     container.reload()
     bindings = next((found for found in container.ports.values() if found), None)
-    if bindings:
+    if bindings and usage.local_pid(container):  # else the port is another machine's
         address = ("127.0.0.1", int(bindings[0]["HostPort"]))
         with contextlib.suppress(WarmimageError):
             asking.first_token(address, plan.model.name, time.monotonic() + 60)

@@ -34,3 +34,13 @@ def environment() -> jinja2.Environment:
 def dockerfile(plan: Plan) -> str:
     """Return the plan's Dockerfile."""
     return environment().get_template("Dockerfile.j2").render(plan=plan)
+
+
+def snapshot_dockerfile(plan: Plan, source: str) -> str:
+    """Return the Dockerfile that adds a snapshot.
+
+    Args:
+        plan: the plan of the image with the snapshot.
+        source: tag of the image that it was captured from.
+    """
+    return environment().get_template("Snapshot.Dockerfile.j2").render(plan=plan, source=source)

@@ -21,10 +21,15 @@ Event = dict[str, Any]
 _PHASES = (
     ("container", "started", "created to PID 1's first line"),
     ("checks", "tier.started", "model volume, prefetch begun, tier chosen"),
-    ("interpreter", "engine.entered", "the engine's interpreter, up to its own first line (tier preload)"),
+    ("restore", "snapshot.restored", "the imported interpreter restored (tier snapshot)"),
+    ("imports", "zygote.imported", "the interpreter, and everything imported once (tier zygote)"),
+    ("interpreter", "engine.entered", "up to the first line of the engine's own script (all tiers but plain)"),
     ("loading", "engine.listening", "imports, configuration and weights, up to the first accepted connection"),
     ("health", "ready", "up to the first healthy answer"),
 )
+
+#: Names of the phases, in order.
+PHASE_NAMES = tuple(name for name, _, _ in _PHASES)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,11 @@ def fetch(container: Container, path: str = DEFAULT_PATH) -> list[Event]:
 
 def created(container: Container) -> float:
     """Return the wall-clock time in seconds at which the engine made a container."""
-    text = str(container.attrs["Created"])
+    return wall(str(container.attrs["Created"]))
+
+
+def wall(text: str) -> float:
+    """Return a time that the engine writes (``2026-11-24T01:02:03.456789012Z``) as seconds since 1970."""
     whole, _, fraction = text.rstrip("Z").partition(".")
     moment = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc)
     return moment.timestamp() + float(f"0.{fraction or 0}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .settings import CLOSURE
 
@@ -16,13 +17,29 @@ class Closure:
 
     Attributes:
         modules: names of modules, in load order.
+        later: names of modules that only the first request brings.
         preload: the libraries that the engine sets in ``LD_PRELOAD`` before it starts its processes.
         reason: why there are no modules, or an empty string.
     """
 
     modules: tuple[str, ...] = ()
     preload: str = ""
+    later: tuple[str, ...] = ()
     reason: str = ""
+
+    def whole(self) -> Closure:
+        """Return the closure with the modules of the first request, for an import that no start waits for."""
+        return replace(self, modules=(*self.modules, *self.later), later=())
+
+    @staticmethod
+    def digest(path: str = CLOSURE) -> str:
+        """Return a digest of the file, by which an image knows a snapshot as its own.
+
+        Raises:
+            OSError: there is no closure.
+        """
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
 
     @classmethod
     def read(cls, path: str = CLOSURE) -> Closure:
@@ -30,7 +47,8 @@ class Closure:
         try:
             with open(path, encoding="utf-8") as file:
                 data = json.load(file)
-            return cls(tuple(data["modules"]), str(data.get("preload", "")), "" if data["modules"] else "it is empty")
+            modules, later = tuple(data["modules"]), tuple(data.get("later", ()))
+            return cls(modules, str(data.get("preload", "")), later, "" if modules else "it is empty")
         except (OSError, ValueError, KeyError, TypeError) as error:
             return cls(reason=repr(error))
 

@@ -15,6 +15,9 @@ import ctypes
 import os
 import signal
 import socket
+import time
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +27,9 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37
 
 #: Seconds that a companion may take to fork a child: it has nothing else to do, so only a machine at a standstill does.
 PATIENCE = 20.0
+
+#: What the kernel calls a companion.
+_NAME = "companion"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -50,16 +56,25 @@ class Companion:
 
     Args:
         pid: the companion's process.
-        channel: the socket that it answers on.
+        channel: the descriptor of the socket that it answers on.
 
     Attributes:
         pid: as given.
+        ended: whether it has been ended, by ``end`` or because it did not answer.
     """
 
-    def __init__(self, pid: int, channel: socket.socket) -> None:
+    def __init__(self, pid: int, channel: int) -> None:
         self.pid = pid
+        self.ended = channel < 0
         self._channel = channel
+        self._identity = (0, 0) if self.ended else _identity(channel)
         self._owner = os.getpid()
+        self._born: set[int] = set()
+
+    @classmethod
+    def absent(cls) -> Companion:
+        """Return what stands for a companion that could not be made."""
+        return cls(0, -1)
 
     @property
     def mine(self) -> bool:
@@ -76,36 +91,79 @@ class Companion:
         Raises:
             Refused: there will be no such child; the reason is the message.
         """
+        if len(files) > descriptors.MOST:
+            raise Refused(f"it is to have {len(files)} open files, of which {descriptors.MOST} can be handed over")
         adopts = ctypes.c_int()
         _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.addressof(adopts))
         if not adopts.value:
             _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         try:
-            descriptors.send(self._channel, request, files)
-            answer, _ = descriptors.receive(self._channel)
-        except (OSError, EOFError) as error:
-            self.end()  # a late answer must not be taken for that to the next question
-            raise Refused(f"the companion does not answer: {error!r}") from None
+            answer = self._ask(request, files)
+            if isinstance(answer, int):
+                self._born.add(answer)
         finally:
             if not adopts.value:
                 _prctl(_PR_SET_CHILD_SUBREAPER, 0)
+                self._reap_strays()
         if isinstance(answer, str):
             raise Refused(answer)
-        return int(answer)
+        return answer
 
     def end(self) -> None:
         """End the companion, and leave no zombie."""
+        self.ended = True
         with contextlib.suppress(OSError):
-            self._channel.close()
+            if self._channel_is_there():
+                os.close(self._channel)
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
 
+    def _ask(self, request: dict[str, Any], files: list[int]) -> int | str:
+        """Return the companion's answer: a PID, or why there is none."""
+        if not self._channel_is_there():
+            self.end()
+            raise Refused("its requester has closed the companion's channel")
+        channel = socket.socket(fileno=self._channel)
+        channel.settimeout(PATIENCE)
+        try:
+            descriptors.send(channel, request, files)
+            answer: int | str = descriptors.receive(channel)[0]
+        except BaseException as error:  # a signal's handler may raise what it likes
+            self.end()  # a late answer must not be taken for that to the next question
+            if isinstance(error, (OSError, EOFError)):
+                raise Refused(f"the companion does not answer: {error!r}") from None
+            raise
+        finally:
+            channel.detach()  # a socket object that lives on would be a ResourceWarning at this process's end
+        return answer
 
-def accompany(closed: list[int]) -> Companion | Birth:
+    def _channel_is_there(self) -> bool:
+        """Whether the channel's number is still the channel's: a program may close all that it does not know."""
+        try:
+            return _identity(self._channel) == self._identity
+        except OSError:
+            return False
+
+    def _reap_strays(self) -> None:
+        """Wait for companions whose requester has ended just now: they became this process's children, not PID 1's."""
+        try:
+            with open(f"/proc/self/task/{self._owner}/children", encoding="ascii") as file:
+                children = {int(word) for word in file.read().split()}
+        except OSError:
+            return  # a kernel without this list
+        for pid in children - self._born - {self.pid}:
+            deadline = time.monotonic() + 0.05  # it has been killed already
+            with contextlib.suppress(OSError):
+                while _name(pid) == _NAME and os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+                    time.sleep(0.001)
+
+
+def accompany(birth: Birth | None, inherited: Iterable[int] = ()) -> Companion | Birth:
     """Fork a companion beside this process.
 
     Args:
-        closed: open files of this process that its companion must not hold.
+        birth: this process's own, if it was forked from a companion; its open files are not for its companion.
+        inherited: open files that this process was started with, which are not for its companion either.
 
     Returns:
         In this process the companion; in every process that is later forked from the companion, its birth.
@@ -113,28 +171,30 @@ def accompany(closed: list[int]) -> Companion | Birth:
     Raises:
         OSError: no process can be made.
     """
-    mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    taken = birth.request["files"] if birth else []
+    mine, its = (
+        descriptors.raise_above(end.detach(), taken) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    )
     requester = os.getpid()
-    pid = os.fork()
+    pid = _fork()
     if pid:
-        its.close()
-        mine.settimeout(PATIENCE)
-        return Companion(pid, _raised(mine))
-    mine.close()
-    descriptors.close(closed)
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != requester:
-        os._exit(0)  # it ended before it could be told of
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # from a terminal, no traceback
-    return _answer(_raised(its))
-
-
-def _raised(channel: socket.socket) -> socket.socket:
-    """Return the same socket with a number that nobody asks for."""
-    timeout = channel.gettimeout()
-    raised = socket.socket(fileno=descriptors.raise_above(channel.detach()))
-    raised.settimeout(timeout)
-    return raised
+        os.close(its)
+        return Companion(pid, mine)
+    try:
+        os.close(mine)
+        descriptors.close([*inherited, *(birth.files if birth else [])])
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != requester:
+            os._exit(0)  # it ended before it could be told of
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # from a terminal, no traceback
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an import may have ignored it, and so our own children
+        with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:
+            file.write(_NAME)
+        channel = socket.socket(fileno=its)
+        channel.settimeout(None)  # whatever an import has made the default
+        return _answer(channel)
+    except BaseException:
+        os._exit(1)  # its requester finds out when it asks; a companion must never run on as what it is not
 
 
 def _answer(channel: socket.socket) -> Birth:
@@ -144,9 +204,13 @@ def _answer(channel: socket.socket) -> Birth:
             request, files = descriptors.receive(channel)
         except (OSError, EOFError):
             os._exit(0)
+        if len(files) != len(request.get("files", files)):  # the kernel gives no more than this process may have open
+            descriptors.close(files)
+            descriptors.send(channel, "its open files cannot all be handed over")
+            continue
         reader, writer = os.pipe()
         try:
-            middle = os.fork()
+            middle = _fork()
         except OSError as error:
             descriptors.close([*files, reader, writer])
             descriptors.send(channel, f"fork failed: {error.strerror}")
@@ -168,12 +232,31 @@ def _answer(channel: socket.socket) -> Birth:
 def _fork_and_tell(writer: int) -> int:
     """Fork once more; return the newborn's PID here, 0 in the newborn."""
     try:
-        pid = os.fork()
+        middle, pid = os.getpid(), _fork()
     except OSError:
         os._exit(1)
     if pid:
         os.write(writer, str(pid).encode())
+    while not pid and os.getppid() == middle:  # until it has ended, the parent is not the one that is to be seen
+        time.sleep(0.0005)
     return pid
+
+
+def _fork() -> int:
+    """Fork, without Python 3.12's warning of threads: native ones that imports left are named in an event."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+def _name(pid: int) -> str:
+    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+        return file.read().strip()
 
 
 def _prctl(option: int, value: int) -> None:

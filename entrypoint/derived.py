@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 #: What the truth of a variable is to huggingface_hub (``constants.py``) and transformers.
 _TRUE = {"1", "ON", "YES", "TRUE"}
@@ -51,6 +52,9 @@ def _openmp_threads(value: str | None) -> None:
         library.omp_set_num_threads(threads)
 
 
+_BIND = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
 def _openmp_places(value: str | None) -> None:
     """Bind the threads of GNU OpenMP's pool, this one first, as the library does when it is loaded.
 
@@ -63,11 +67,10 @@ def _openmp_places(value: str | None) -> None:
     threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     for library in _mapped("libgomp"):
 
-        @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         def bind(_data: int, library: ctypes.CDLL = library) -> None:
             os.sched_setaffinity(0, {places[library.omp_get_thread_num() % len(places)]})
 
-        library.GOMP_parallel(bind, None, int(threads) if threads.isdigit() else len(places), 0)
+        library.GOMP_parallel(_BIND(bind), None, int(threads) if threads.isdigit() else len(places), 0)
 
 
 def _processors(text: str) -> list[int]:
@@ -89,13 +92,30 @@ def _blas_threads(value: str | None) -> None:
                 break
 
 
+class _Library(ctypes.Structure):
+    """The beginning of ``struct dl_phdr_info`` (link.h)."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("name", ctypes.c_char_p))
+
+
+_NOTE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Library), ctypes.c_size_t, ctypes.c_void_p)
+
+
 def _mapped(*names: str) -> list[ctypes.CDLL]:
-    """Return the shared libraries of this process whose file names contain one of ``names``."""
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
-        paths = {row.split(None, 5)[5].strip() for row in file if ".so" in row}
+    """Return the shared libraries of this process whose file names contain one of ``names``.
+
+    The dynamic loader is asked by the names that it knows them by: in a restored process it would not know the files.
+    """
+    paths: list[str] = []
+
+    def note(library: Any, _size: int, _data: int) -> int:
+        paths.append(os.fsdecode(library.contents.name or b""))
+        return 0
+
+    ctypes.CDLL(None).dl_iterate_phdr(_NOTE(note), None)
     return [
         ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
-        for path in sorted(paths)
+        for path in paths
         if any(name in os.path.basename(path) for name in names)
     ]
 

@@ -7,16 +7,22 @@ import contextlib
 import fcntl
 import marshal
 import os
+import resource
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-#: From here on nobody asks for a descriptor by its number.
+#: Few processes ever have an open file of this number.
 _HIGH = 400
 
+#: Files that one message can carry: the kernel's limit is 253.
+MOST = 250
+
+#: Numbers kept free below the limit of open files, where that is low.
+_SPARE = 16
+
 _HEADER = struct.Struct("!I")
-_MOST = 250  # files in one message: the kernel's limit is 253
 
 
 def send(channel: socket.socket, message: Any, files: Sequence[int] = ()) -> None:
@@ -42,7 +48,7 @@ def receive(channel: socket.socket) -> tuple[Any, list[int]]:
         OSError: the channel is broken, or timed out.
     """
     head, ancillary, _flags, _address = channel.recvmsg(
-        _HEADER.size, socket.CMSG_LEN(_MOST * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+        _HEADER.size, socket.CMSG_LEN(MOST * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
     )
     files = array.array("i")
     for level, kind, data in ancillary:
@@ -63,9 +69,21 @@ def _exactly(channel: socket.socket, size: int) -> bytes:
     return b"".join(parts)
 
 
-def raise_above(descriptor: int) -> int:
-    """Move an open file out of the way of numbers that may be asked for; return its new number, not inheritable."""
-    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+def raise_above(descriptor: int, taken: Collection[int] = ()) -> int:
+    """Move an open file out of the way of numbers that may be asked for; return its new number, not inheritable.
+
+    Args:
+        descriptor: its number.
+        taken: numbers that are asked for.
+
+    Raises:
+        OSError: this process may have no more open files.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    floor = max([_HIGH, *(number + 1 for number in taken)])
+    if most != resource.RLIM_INFINITY:
+        floor = max(0, min(floor, most - _SPARE))
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, floor)
     os.close(descriptor)
     return moved
 
@@ -76,10 +94,17 @@ def place(files: Mapping[int, int]) -> None:
     Args:
         files: the number wanted -> the number that the file has.  Both sets may overlap.
     """
-    lifted = {wanted: raise_above(have) for wanted, have in files.items()}
-    for wanted, have in lifted.items():
-        os.dup2(have, wanted, inheritable=True)
-        os.close(have)
+    pending = dict(files)
+    while pending:
+        wanted, have = pending.popitem()
+        for other, number in pending.items():
+            if number == wanted:  # it makes room
+                pending[other] = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0)
+        if have == wanted:
+            os.set_inheritable(have, True)
+        else:
+            os.dup2(have, wanted, inheritable=True)
+            os.close(have)
 
 
 def close(files: Sequence[int]) -> None:

@@ -6,6 +6,7 @@ has changed the variable since; a new interpreter would read it anew.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,23 +21,28 @@ NATIVE = frozenset({
     "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_BLOCKTIME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LD_PRELOAD",
     "MALLOC_ARENA_MAX", "MALLOC_CONF", "MKL_NUM_THREADS", "OMP_DYNAMIC", "OMP_NUM_THREADS", "OMP_PLACES",
     "OMP_PROC_BIND", "OMP_SCHEDULE", "OMP_STACKSIZE", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS", "OPENSSL_CONF",
-    "PYTHONHASHSEED", "PYTHONHOME", "PYTHONMALLOC", "PYTHONPATH", "TZ",
+    "TZ",
 })  # fmt: skip
 
 _PRELOAD = "LD_PRELOAD"
 
+#: What the names begin with of variables that the interpreter itself reads at its start.
+_INTERPRETER = "PYTHON"
+
 
 class Reads:
-    """Records, while the block runs, which variables are read through ``os.environ``.
+    """Records, while the block runs, which variables are read and set through ``os.environ``.
 
     Attributes:
         names: every variable that was read, with the module that read it first.
         copied_by: modules that went through the whole environment.
+        written: every variable that was set or removed.
     """
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
         self.copied_by: set[str] = set()
+        self.written: set[str] = set()
         self._class = type(os.environ)
 
     def __enter__(self) -> Reads:
@@ -44,10 +50,18 @@ class Reads:
 
         class Recorded(base):  # type: ignore[misc, valid-type]
             def __getitem__(self, key: str) -> str:
-                if key not in reads.names:
+                if isinstance(key, str) and key not in reads.names:
                     reads.names[key] = _reader()
                 value: str = super().__getitem__(key)
                 return value
+
+            def __setitem__(self, key: str, value: str) -> None:
+                super().__setitem__(key, value)
+                reads.written.add(key)
+
+            def __delitem__(self, key: str) -> None:
+                super().__delitem__(key)
+                reads.written.add(key)
 
             def __iter__(self) -> Iterator[str]:
                 reads.copied_by.add(_reader())
@@ -60,6 +74,19 @@ class Reads:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         os.environ.__class__ = self._class
+
+
+def _is_native(name: str) -> bool:
+    return name in NATIVE or name.startswith(_INTERPRETER)
+
+
+def native() -> list[bytes]:
+    """Return this process's environment as an ``exec`` takes it over: native code may have set what Python has not."""
+    found: list[bytes] = []
+    entries = ctypes.POINTER(ctypes.c_char_p).in_dll(ctypes.CDLL(None), "environ")
+    while entries and (entry := entries[len(found)]) is not None:
+        found.append(entry)
+    return found
 
 
 def _reader() -> str:
@@ -75,25 +102,36 @@ class Contract:
     """What the imports took from the environment, and so what a process that inherits them depends on.
 
     Attributes:
-        variables: the environment that the engine was started with.
+        variables: the environment that the engine was started with, and what the imports have made of it.
         reads: the variables that were read, with the module that did.
         hidden: variables that had other values during the imports, to keep the accelerator untouched.
         preload: ``LD_PRELOAD`` as the dynamic loader saw it.
+        made: variables that the imports themselves have set, or removed (``None``).
+        native: variables that native code has set meanwhile, as readline does the terminal's size.
     """
 
     variables: Mapping[str, str]
     reads: Mapping[str, str]
     hidden: Mapping[str, str] = field(default_factory=dict)
     preload: str = ""
+    made: Mapping[str, str | None] = field(default_factory=dict)
+    native: Mapping[str, str] = field(default_factory=dict)
+
+    def completed(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """Return an environment with what the imports would set in it: those of a new interpreter would do so again."""
+        return {**{name: value for name, value in self.made.items() if value is not None}, **variables}
 
     def broken(self, variables: Mapping[str, str]) -> str:
         """Return which variables a fork would get wrong in this environment, and why, or an empty string."""
+        variables = self.completed(variables)
         reasons = []
         for name in self._changed(variables):
+            if name in self.native and variables.get(name) in (None, self.native[name]):
+                continue
             if name == _PRELOAD:
                 absent = set(variables.get(name, "").split(":")) - set(self.preload.split(":")) - {""}
                 reasons += [f"{name} names {library}, which is not loaded" for library in sorted(absent)]
-            elif (name in self.reads or name in NATIVE) and name not in DERIVED:
+            elif (name in self.reads or _is_native(name)) and name not in DERIVED:
                 reasons.append(f"{name} has changed since {self.reads.get(name) or 'native code'} read it")
         return ", ".join(reasons)
 

@@ -11,10 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from importlib import _bootstrap  # type: ignore[attr-defined]
+from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from .timeline import Timeline
+
+_bootstrap: Any = import_module("importlib._bootstrap")
 
 #: Marks the wrapper, also for a copy of this module under another name.
 _MARK = "__warmimage__"

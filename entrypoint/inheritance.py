@@ -10,72 +10,137 @@ import contextlib
 import os
 import resource
 import signal
+from collections.abc import Callable
 from typing import Any
 
 _LIMITS = [number for name, number in sorted(vars(resource).items()) if name.startswith("RLIMIT_")]
 _OUT_OF_MEMORY = "/proc/self/oom_score_adj"
 
 
+#: Rows of /proc/PID/status that say what a process may do; the limits of processors and memory of its control group.
+_PERMISSIONS = (
+    "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
+    "Seccomp_filters", "Mems_allowed",
+)  # fmt: skip
+
+
 def credentials() -> list[Any]:
-    """Return what a process cannot give itself: its user, groups, session, and control groups."""
-    with open("/proc/self/cgroup", encoding="ascii", errors="surrogateescape") as file:
+    """Return what a process cannot give itself: its user, permissions, session, control groups and namespaces."""
+    with open("/proc/thread-self/cgroup", encoding="ascii", errors="surrogateescape") as file:
         groups = file.read()
-    return [list(os.getresuid()), list(os.getresgid()), os.getgroups(), os.getsid(0), groups]
+    status = _status()
+    folder = "/proc/thread-self/ns"
+    namespaces = [os.readlink(os.path.join(folder, name)) for name in sorted(os.listdir(folder))]
+    permissions = [status.get(name, "") for name in _PERMISSIONS]
+    return [permissions, os.getsid(0), groups, namespaces, os.sched_getscheduler(0)]
 
 
 def gather() -> dict[str, Any]:
-    """Return the inheritable state of this process and thread, as values that ``marshal`` knows."""
-    mask = os.umask(0o077)
-    os.umask(mask)
+    """Return the inheritable state of this process and thread, as values that ``marshal`` knows.
+
+    Raises:
+        OSError: the kernel does not tell, as of a working directory that is gone.
+    """
+    status = _status()
     return {
         "directory": os.getcwdb(),
-        "umask": mask,
+        "umask": int(status["Umask"], 8) if "Umask" in status else _umask(),
         "group": os.getpgid(0),
         "cpus": list(os.sched_getaffinity(0)),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
         "limits": [list(resource.getrlimit(number)) for number in _LIMITS],
         "oom": _oom_score(),
-        "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
-        "ignored": [
-            int(number) for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN
-        ],
-        "credentials": credentials(),
-    }  # fmt: skip
+        "blocked": _signals(status["SigBlk"]),
+        "ignored": _signals(status["SigIgn"]),
+    }
 
 
-def put(state: dict[str, Any]) -> None:
+def put(state: dict[str, Any]) -> dict[str, str]:
     """Give this process the state that ``gather`` found in another.
 
-    Raises:
-        OSError: the kernel refuses a part of it.
+    Returns:
+        What the kernel refuses, with the reason.
     """
-    os.chdir(state["directory"])
-    os.umask(state["umask"])
-    if os.getpgid(0) != state["group"]:
-        os.setpgid(0, state["group"])
-    if os.sched_getaffinity(0) != set(state["cpus"]):
-        os.sched_setaffinity(0, state["cpus"])
-    if os.getpriority(os.PRIO_PROCESS, 0) != state["nice"]:
-        os.setpriority(os.PRIO_PROCESS, 0, state["nice"])
-    for number, limits in zip(_LIMITS, state["limits"], strict=True):
-        if list(resource.getrlimit(number)) != limits:
-            resource.setrlimit(number, tuple(limits))
-    if _oom_score() != state["oom"]:
-        with open(_OUT_OF_MEMORY, "w", encoding="ascii") as file:
-            file.write(str(state["oom"]))
+    failed = {}
+    for name, change in _CHANGES.items():
+        try:
+            change(state[name])
+        except OSError as error:
+            failed[name] = str(error)
     put_signals(state["ignored"], state["blocked"])
+    return failed
+
+
+def _put_group(group: int) -> None:
+    if os.getpgid(0) != group:
+        os.setpgid(0, group)
+
+
+def _put_cpus(cpus: list[int]) -> None:
+    if os.sched_getaffinity(0) != set(cpus):
+        os.sched_setaffinity(0, cpus)
+
+
+def _put_nice(nice: int) -> None:
+    if os.getpriority(os.PRIO_PROCESS, 0) != nice:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+
+
+def _put_limits(limits: list[list[int]]) -> None:
+    for number, limit in zip(_LIMITS, limits, strict=True):
+        if list(resource.getrlimit(number)) != limit:
+            try:
+                resource.setrlimit(number, (limit[0], limit[1]))
+            except ValueError as error:  # what the module makes of some of the kernel's refusals
+                raise OSError(str(error)) from None
+
+
+def _put_oom_score(score: int) -> None:
+    if _oom_score() != score:
+        with open(_OUT_OF_MEMORY, "w", encoding="ascii") as file:
+            file.write(str(score))
+
+
+#: Part of the state -> how this process is given it.
+_CHANGES: dict[str, Callable[[Any], object]] = {
+    "directory": os.chdir, "umask": os.umask, "group": _put_group, "cpus": _put_cpus, "nice": _put_nice,
+    "limits": _put_limits, "oom": _put_oom_score,
+}  # fmt: skip
 
 
 def put_signals(ignored: list[int], blocked: list[int]) -> None:
-    """Set the dispositions of a new interpreter: what is ignored stays so, all others are the defaults."""
+    """Set the dispositions of a new interpreter: what is ignored stays so, all others are the defaults.
+
+    Those that Python does not know of stay: it was told at its start to have them handled by ``faulthandler``.
+    """
     for number in signal.valid_signals():
-        with contextlib.suppress(OSError, ValueError):  # SIGKILL, SIGSTOP and the C library's own
-            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
-    if signal.SIGINT not in ignored:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as Python itself does at its start
-        signal.signal(number, signal.SIG_IGN)
+        wanted: Any = signal.SIG_IGN if number in ignored else signal.SIG_DFL
+        if number == signal.SIGINT and number not in ignored:
+            wanted = signal.default_int_handler
+        if number in (signal.SIGPIPE, signal.SIGXFSZ):  # as Python itself does at its start
+            wanted = signal.SIG_IGN
+        if signal.getsignal(number) not in (None, wanted):
+            with contextlib.suppress(OSError, ValueError):  # SIGKILL, SIGSTOP and the C library's own
+                signal.signal(number, wanted)
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _status() -> dict[str, str]:
+    """Return what the kernel says of this thread."""
+    with open("/proc/thread-self/status", encoding="ascii", errors="surrogateescape") as file:
+        rows = [row.partition(":") for row in file]
+    return {name: value.strip() for name, _, value in rows}
+
+
+def _signals(mask: str) -> list[int]:
+    bits = int(mask, 16)
+    return [number for number in range(1, 65) if bits >> number - 1 & 1]
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # for a moment in all threads; only kernels before 4.7 do not tell it
+    os.umask(mask)
+    return mask
 
 
 def _oom_score() -> int:

@@ -7,6 +7,7 @@ imported on it, so the main thread's imports cannot race it (that race is why vL
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import runpy
@@ -54,7 +55,7 @@ def run(program: str, arguments: list[str]) -> None:
     if not safe_path:
         sys.path.insert(0, os.path.dirname(os.path.realpath(program)))
     main_module = type(sys)("__main__")
-    main_module.__dict__.update(__file__=program, __builtins__=__builtins__, __spec__=None, __cached__=None)
+    main_module.__dict__.update(__file__=program, __builtins__=builtins, __spec__=None, __cached__=None)
     sys.modules["__main__"] = main_module
     with open(program, "rb") as file:
         code = compile(file.read(), program, "exec", dont_inherit=True)  # not this module's __future__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import io
 import logging
@@ -11,13 +12,20 @@ import runpy
 import sys
 import time
 import warnings
-from collections.abc import Sequence
-from multiprocessing import spawn
+from collections.abc import Mapping, Sequence
+from multiprocessing import process, spawn
 from typing import Any
 
-from . import descriptors, environment, inheritance, title
+from . import descriptors, environment, inheritance, launch, title
 from .companion import Birth
+from .settings import is_interpreter
 from .timeline import Timeline, say
+
+#: What the target of a restored process begins with: the engine's own program.
+PROGRAM = "program"
+
+#: With which ``torch`` begins in every process (``default_rng_seed_val`` in c10/core/GeneratorImpl.h).
+_TORCH_SEED = 67280421310721
 
 
 def prepare(birth: Birth, contract: environment.Contract, path: Sequence[str], timeline: Timeline) -> None:
@@ -32,17 +40,22 @@ def prepare(birth: Birth, contract: environment.Contract, path: Sequence[str], t
     request = birth.request
     os.environb.clear()
     os.environb.update(request["environment"])
+    failed = inheritance.put(request["state"])  # first, for it has the limit of open files
+    timeline.renumber(lambda number: descriptors.raise_above(number, request["files"]))
     kept = descriptors.opened() - {*birth.files, 0, 1, 2}
-    clash = kept & set(request["files"])
-    for number in clash:  # a file that an import left open: it moves, for nobody knows it by this number but itself
+    for number in kept & set(request["files"]):  # a file that an import left open is lost to it
         timeline.event("zygote.clash", descriptor=number)
     descriptors.place(dict(zip(request["files"], birth.files, strict=True)))
     descriptors.close([number for number in (0, 1, 2) if number not in request["files"]])
-    inheritance.put(request["state"])
+    if failed:
+        timeline.event("inheritance.failed", failed=failed)
+        say(f"a forked process differs from its requester: {', '.join(f'{key}: {failed[key]}' for key in failed)}")
     _open_streams()
     sys.path[:] = path
     sys.orig_argv[:] = request["words"]
-    title.rename(sys.executable, request["words"])
+    option, value = request["target"]
+    title.rename(value if option == PROGRAM else sys.executable, request["words"])
+    os.environ.update(contract.completed(os.environ))
     reseed()
     rederive(contract, timeline)
     _name_after_preparation(timeline)
@@ -51,19 +64,26 @@ def prepare(birth: Birth, contract: environment.Contract, path: Sequence[str], t
 def run(target: Sequence[str], words: Sequence[str]) -> None:
     """Run a ``-c`` or ``-m`` command line in this process, as the interpreter itself would have."""
     option, value = target
+    if option == PROGRAM:
+        launch.run(value, list(words[1 if is_interpreter(value) else 2 :]))
+        return
     rest = list(words[list(words).index(value) + 1 :])
     main_module = type(sys)("__main__")
-    main_module.__dict__.update(__builtins__=__builtins__, __spec__=None)
+    main_module.__dict__.update(__builtins__=builtins, __spec__=None)
     sys.modules["__main__"] = main_module
     sys.argv = [option, *rest]
+    safe_path = getattr(sys.flags, "safe_path", bool(sys.flags.isolated))
     if option == "-c":
-        sys.path.insert(0, "")
+        sys.path[:0] = [] if safe_path else [""]
         exec(compile(value, "<string>", "exec", dont_inherit=True), main_module.__dict__)
         return
-    sys.path.insert(0, os.getcwd())
+    sys.path[:0] = [] if safe_path else [os.getcwd()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # that the module is imported already is what we are for
-        _name, spec, code = runpy._get_module_details(value)  # type: ignore[attr-defined]
+        try:
+            _name, spec, code = runpy._get_module_details(value, runpy._Error)  # type: ignore[attr-defined]
+        except runpy._Error as error:  # type: ignore[attr-defined]
+            sys.exit(f"{sys.executable}: {error}")
     sys.argv[0] = spec.origin
     runpy._run_code(code, main_module.__dict__, None, "__main__", spec)  # type: ignore[attr-defined]
 
@@ -77,11 +97,18 @@ def rederive(contract: environment.Contract, timeline: Timeline) -> None:
 
 
 def reseed() -> None:
-    """Give this process random numbers of its own; those of ``torch`` begin at a fixed seed in every process."""
+    """Give this process random numbers of its own."""
     random.seed()
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random:
         numpy_random.seed()
+    torch = sys.modules.get("torch")
+    if torch and torch.initial_seed() != _TORCH_SEED:
+        torch.default_generator.seed()  # an import has drawn one at random, and would do so again
+    process.current_process().authkey = os.urandom(32)
+    ssl = sys.modules.get("ssl")
+    if ssl:
+        ssl.RAND_add(os.urandom(48), 48.0)  # OpenSSL sees a fork by itself, and a restore not
     logging._startTime = time.time_ns() if sys.version_info >= (3, 13) else time.time()  # type: ignore[attr-defined]
 
 
@@ -92,26 +119,30 @@ def _open_streams() -> None:
         stream: Any = None
         if before is not None:
             with contextlib.suppress(OSError):
-                stream = _stream(number, mode, before)
+                stream = _stream(number, name, mode, before)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
 
-def _stream(number: int, mode: str, before: io.TextIOWrapper) -> io.TextIOWrapper:
-    unbuffered = before.write_through and mode == "w"  # python -u, or its variable
-    raw: Any = open(number, f"{mode}b", buffering=0 if unbuffered else -1, closefd=False)  # noqa: SIM115
-    terminal = os.isatty(number)
-    return io.TextIOWrapper(
-        raw, encoding=before.encoding, errors=before.errors, newline="\n" if mode == "w" else None,
-        line_buffering=terminal or number == 2, write_through=unbuffered,
+def _stream(number: int, name: str, mode: str, before: io.TextIOWrapper) -> io.TextIOWrapper:
+    """Make a standard stream as ``create_stdio`` of Python/pylifecycle.c does."""
+    unbuffered = before.write_through  # python -u, or its variable
+    buffer: Any = open(number, f"{mode}b", buffering=0 if unbuffered and mode == "w" else -1, closefd=False)  # noqa: SIM115
+    raw = getattr(buffer, "raw", buffer)
+    raw.name = f"<{name}>"
+    stream: Any = io.TextIOWrapper(
+        buffer, encoding=before.encoding, errors=before.errors, newline="\n",
+        line_buffering=not unbuffered and (raw.isatty() or number == 2), write_through=unbuffered,
     )  # fmt: skip
+    stream.mode = mode
+    return stream  # type: ignore[no-any-return]
 
 
 def _name_after_preparation(timeline: Timeline) -> None:
     """Call this process in the timeline what ``multiprocessing`` calls it, once it knows."""
     original = spawn.prepare
 
-    def prepare(data: dict[str, Any]) -> None:
+    def prepare(data: Mapping[str, Any]) -> None:
         spawn.prepare = original
         timeline.process = str(data.get("name", timeline.process))
         timeline.event("child.entered", name=timeline.process)

@@ -44,12 +44,15 @@ class Prefetch:
         """Prefetch the hot files that ``closure`` lists, then ``weights``; the work of a helper process.
 
         Args:
-            closure: path of the closure recorded when the image was built; it may be missing.
+            closure: path of the closure recorded when the image was built; it may be missing.  An empty string where
+                the image's files will not be read.
             weights: paths of the weights in load order.
         """
         signal.signal(signal.SIGTERM, self._end)
         budget = int(memory_headroom() * MEMORY_SHARE)
-        if os.path.exists(closure):
+        if not closure:
+            self._timeline.event("prefetch.declined", target="image", reason="this start imports nothing")
+        elif os.path.exists(closure):
             try:
                 budget -= self._read_image(closure, budget)
             except (OSError, ValueError, KeyError, TypeError) as error:  # a damaged closure must not cost the weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .settings import ROOT, Settings, is_interpreter
@@ -25,11 +26,6 @@ class Program:
     interpreter: str
     path: str
 
-    @property
-    def name(self) -> str:
-        """What the kernel calls a process that executes it."""
-        return os.path.basename(self.path)[:15]
-
 
 def find(settings: Settings) -> Program | None:
     """Return the engine's program if it is an interpreter with ``-m`` or a Python script, else ``None``."""
@@ -49,6 +45,17 @@ def find(settings: Settings) -> Program | None:
     # The script's own interpreter by its own name, which is what the engine would see as sys.executable.
     own = words[0] if len(words) == 1 and os.access(words[0], os.X_OK) else settings.plan["python"]
     return Program(own, path)
+
+
+def command_line(interpreter: str, program: str, arguments: Sequence[str]) -> list[str]:
+    """Return the command line with which the kernel would have started the engine's program.
+
+    Args:
+        interpreter: path of the interpreter.
+        program: path of the script, or of the interpreter where the arguments begin with ``-m``.
+        arguments: what follows it.
+    """
+    return [interpreter, *arguments] if is_interpreter(program) else [interpreter, program, *arguments]
 
 
 def absent(settings: Settings) -> str:

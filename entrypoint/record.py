@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,6 +103,8 @@ def attempt_apart(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[s
                 json.dump(attempt(imports, left_out), file)
                 file.flush()
                 code = 0
+            except Exception:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         _, status = os.waitpid(pid, 0)
@@ -125,6 +128,10 @@ def main(imports_path: str, output: str) -> int:
         if not offences or offences.keys() & required or offences.keys() <= left_out.keys():
             break
         left_out |= offences
+    for module in offences.keys() & required:
+        closure["modules"], closure["later"] = [], []  # so tier zygote declines before it imports anything
+        closure["skipped"].append({"module": module, "reason": f"its import leaves a {offences[module]}: no closure"})
+    required -= offences.keys()
     for module, what in left_out.items():
         closure["skipped"].append({"module": module, "reason": f"its import leaves a {what}"})
     for entry in closure["skipped"]:

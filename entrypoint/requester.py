@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import context, popen_spawn_posix
 from typing import Any
 
@@ -37,12 +37,13 @@ class Requester:
     """
 
     def __init__(self, companion: Companion, timeline: Timeline, contract: environment.Contract) -> None:
-        self._companion: Companion | None = companion
+        self._companion = companion
         self._timeline = timeline
         self._contract = contract
         self._credentials = inheritance.credentials()
         self._flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         self._lock = threading.Lock()
+        self._asking = 0
 
     def install(self) -> None:
         """Stand in for ``fork_exec``, and have ``forkserver`` ask for a process just as ``spawn`` does."""
@@ -52,6 +53,7 @@ class Requester:
 
         _posixsubprocess.fork_exec = fork_exec
         subprocess._fork_exec = fork_exec  # type: ignore[attr-defined]
+        vars(subprocess)["_USE_POSIX_SPAWN"] = False  # a documented switch: Python 3.13 would go past us
         context.ForkServerProcess._Popen = staticmethod(popen_spawn_posix.Popen)  # type: ignore[method-assign, assignment]
 
     def _start(self, args: Sequence[Any], executables: Sequence[bytes], *rest: Any) -> int:
@@ -61,13 +63,14 @@ class Requester:
             if words[-1:] == [_MULTIPROCESSING]:
                 return self._pass_on(f"its requester has it run {words[0]}", args, executables, *rest)
             return _fork_exec(args, executables, *rest)
-        reason = self._declined(rest)
-        if not reason:
-            try:
+        try:
+            reason = self._declined(rest)
+            if not reason:
                 return self._fork(words, target, rest)
-            except Refused as error:
-                reason = str(error)
-                self._companion = None
+        except Refused as error:
+            reason = str(error)
+        except (OSError, LookupError) as error:  # what a kernel does not tell; what a signal's handler raises goes on
+            reason = repr(error)
         return self._pass_on(reason, args, executables, *rest)
 
     def _pass_on(self, reason: str, *arguments: Any) -> int:
@@ -80,7 +83,7 @@ class Requester:
 
     def _declined(self, rest: Sequence[Any]) -> str:
         """Return why the companion must not be asked, or an empty string."""
-        if self._companion is None:
+        if self._companion.ended:
             return "the companion is gone"
         if not self._companion.mine:
             return "its requester is itself a fork, which has no companion"
@@ -91,15 +94,18 @@ class Requester:
         if not close_others or new_session or any(wish not in (None, -1) for wish in wishes):
             return "it is to have a user, session, umask or open files of its own"
         if inheritance.credentials() != self._credentials:
-            return "its requester has changed its user, session or control group"
-        return self._contract.broken(_decoded(variables))
+            return "its requester has changed its user, permissions, session or namespaces"
+        return self._contract.broken(_decoded(_pairs(variables)))
 
     def _fork(self, words: list[str], target: tuple[str, str], rest: Sequence[Any]) -> int:
         _close, passed, directory, variables, stdin, _, _, stdout, _, stderr = rest[:10]
         error_pipe = rest[11]
-        streams = {number: number if wish == -1 else wish for number, wish in ((0, stdin), (1, stdout), (2, stderr))}
-        wanted = {**{number: number for number in map(int, passed) if number != error_pipe}, **streams}
-        wanted = {number: have for number, have in wanted.items() if _is_open(have)}
+        wanted = {number: number for number in map(int, passed) if number != error_pipe and _is_open(number)}
+        for number, wish in enumerate((stdin, stdout, stderr)):
+            if wish != -1:
+                wanted[number] = wish
+            elif _is_open(number) and os.get_inheritable(number):  # else the number is some other file's by now
+                wanted[number] = number
         state = inheritance.gather()
         if directory is not None:
             state["directory"] = os.path.join(state["directory"], os.fsencode(directory))
@@ -108,14 +114,20 @@ class Requester:
         request = {
             "target": target,
             "words": words,
-            "environment": dict(os.environb) if variables is None else _pairs(variables),
+            "environment": _pairs(variables),
             "files": list(wanted),
             "state": state,
         }
+        if self._asking == threading.get_ident():
+            raise Refused("a signal's handler asks while its requester does")
         with self._lock:
-            if self._companion is None:
+            if self._companion.ended:
                 raise Refused("the companion is gone")
-            pid = self._companion.fork(request, list(wanted.values()))
+            self._asking = threading.get_ident()
+            try:
+                pid = self._companion.fork(request, list(wanted.values()))
+            finally:
+                self._asking = 0
         self._timeline.event("zygote.forked", child=pid, target=target[1] if target[0] == "-m" else "multiprocessing")
         return pid
 
@@ -136,15 +148,19 @@ def _target(words: list[str], flags: list[str]) -> tuple[str, str] | None:
     return None
 
 
-def _pairs(variables: Sequence[bytes]) -> dict[bytes, bytes]:
-    pairs = (entry.partition(b"=") for entry in variables)
-    return {name: value for name, _, value in pairs}
-
-
-def _decoded(variables: Sequence[bytes] | None) -> dict[str, str]:
+def _pairs(variables: Sequence[bytes] | None) -> dict[bytes, bytes]:
+    """Return an environment: one given to ``fork_exec``, or that of this process as an ``exec`` takes it over."""
     if variables is None:
-        return dict(os.environ)
-    return {os.fsdecode(name): os.fsdecode(value) for name, value in _pairs(variables).items()}
+        variables = environment.native()
+    found: dict[bytes, bytes] = {}
+    for name, _, value in (entry.partition(b"=") for entry in variables):
+        if name:
+            found.setdefault(name, value)  # of two with one name, the first counts
+    return found
+
+
+def _decoded(variables: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {os.fsdecode(name): os.fsdecode(value) for name, value in variables.items()}
 
 
 def _is_open(number: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 
 DEFAULT_PATH = "/run/warmimage/timeline.jsonl"
 
@@ -51,6 +52,26 @@ class Timeline:
         except OSError as error:
             self._descriptor = -1
             say(f"timeline ends here: {error.strerror}: {self.path}")
+
+    @property
+    def descriptor(self) -> int:
+        """The number of its open file, -1 for none."""
+        return self._descriptor
+
+    def renumber(self, move: Callable[[int], int]) -> None:
+        """Have its open file moved to another number.
+
+        Args:
+            move: moves an open file of this process and returns its new number.
+        """
+        if self._descriptor >= 0:
+            self._descriptor = move(self._descriptor)
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def fork(self, process: str) -> Timeline:
         """Return a timeline of another name on the same file, for a forked child."""

@@ -13,10 +13,15 @@ from collections.abc import Sequence
 def keep_writable() -> None:
     """Have ``setproctitle``, where it is installed, find the arguments while the environment still lies behind them.
 
-    It looks for them at its first use and only once; later, changed variables have been moved elsewhere.
+    It looks for them at its first use and only once; later, changed variables have been moved elsewhere.  It also
+    renames the process, which is undone.
     """
+    name = b""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "rb") as file:
+        name = file.read().rstrip(b"\n")
     with contextlib.suppress(ImportError):
         importlib.import_module("setproctitle").getproctitle()
+        _call(name)
 
 
 def rename(program: str, words: Sequence[str]) -> None:
@@ -27,8 +32,13 @@ def rename(program: str, words: Sequence[str]) -> None:
         words: the command line.
     """
     write(" ".join(words))
+    _call(os.fsencode(os.path.basename(program))[:15])
+
+
+def _call(name: bytes) -> None:
+    """Give this thread, and the threads that it starts, the kernel's short name."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "wb") as file:
-        file.write(os.fsencode(os.path.basename(program))[:15])
+        file.write(name)
 
 
 def write(text: str) -> None:

@@ -5,11 +5,14 @@ Run as a script: ``python zygote.py TIMELINE PROGRAM [ARGUMENT]...``.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import sys
 import time
+from collections.abc import Collection, Sequence
+from typing import NoReturn
 
 if not __package__:
     if getattr(sys.flags, "safe_path", False):
@@ -17,11 +20,11 @@ if not __package__:
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     __package__ = "entrypoint"
 
-from . import environment, forkable, launch, newborn, title
+from . import descriptors, environment, forkable, launch, newborn, title
 from .closure import Closure, import_closure
 from .companion import Birth, Companion, accompany
 from .imports import ImportTrace
-from .program import EXIT_DECLINED
+from .program import EXIT_DECLINED, command_line
 from .requester import Requester
 from .settings import PLAN
 from .timeline import Timeline, say
@@ -33,28 +36,99 @@ def main() -> None:
     timeline = Timeline(timeline_path, "engine")
     del sys.path[0]  # this package's: the engine's own first entry takes its place
     path = list(sys.path)
-    title.keep_writable()
-    with open(PLAN, encoding="utf-8") as file:
-        hidden = json.load(file)["engine"]["import_environment"]
-    contract = import_engine(Closure.read(), hidden, timeline)
-    birth: Birth | None = None
-    while True:  # in the engine's process and in each newborn once; a companion stays inside `accompany`
-        beside = accompany(birth.files if birth else [])
-        if isinstance(beside, Companion):
-            break
-        birth = beside
+    try:
+        inherited = descriptors.opened() - {0, 1, 2, timeline.descriptor}
+        timeline.renumber(descriptors.raise_above)
+        title.keep_writable()
+        with open(PLAN, encoding="utf-8") as file:
+            hidden = json.load(file)["engine"]["import_environment"]
+        contract = import_engine(Closure.read(), hidden, timeline)
+        beside, birth = keep_company(timeline, None, inherited)
+        if not birth:
+            serve(beside, contract, timeline)
+            sys.orig_argv[:] = command_line(sys.executable, program, arguments)
+            title.rename(program, sys.orig_argv)  # before libraries start threads, which take their name from this one
+            newborn.rederive(contract, timeline)
+    except Exception as error:
+        decline(repr(error), timeline)
+    if birth:
+        go_on(beside, birth, contract, path, timeline)
+        return
+    timeline.event("engine.entered")
+    launch.run(program, arguments)
+
+
+def live(contract: environment.Contract, path: Sequence[str], timeline: Timeline, birth: Birth) -> None:
+    """Go on as a process that has imported everything and now learns what it is to become: a restored one."""
+    try:
+        beside, latest = keep_company(timeline, birth)
+    except Exception as error:
+        decline(repr(error), timeline, "snapshot")
+    go_on(beside, latest or birth, contract, path, timeline)
+
+
+def go_on(
+    beside: Companion, birth: Birth, contract: environment.Contract, path: Sequence[str], timeline: Timeline
+) -> None:
+    """Become what a birth says, with a companion beside."""
+    engine = birth.request["target"][0] == newborn.PROGRAM
+    timeline.process = "engine" if engine else "child"
+    try:
+        serve(beside, contract, timeline)
+        newborn.prepare(birth, contract, path, timeline)
+    except Exception as error:
+        if engine:
+            decline(repr(error), timeline, "snapshot")
+        raise
+    if engine:
+        timeline.event("engine.entered")
+    newborn.run(birth.request["target"], birth.request["words"])
+
+
+def serve(beside: Companion, contract: environment.Contract, timeline: Timeline) -> None:
+    """Turn the collector on again, see further imports, and have this process's children come from its companion."""
     gc.enable()
     ImportTrace(timeline).install()
     Requester(beside, timeline, contract).install()
-    if birth:
-        timeline.process = "child"
-        newborn.prepare(birth, contract, path, timeline)
-        newborn.run(birth.request["target"], birth.request["words"])
-        return
-    newborn.rederive(contract, timeline)
-    title.rename(program, [sys.executable, program, *arguments])
-    timeline.event("engine.entered")
-    launch.run(program, arguments)
+
+
+def keep_company(
+    timeline: Timeline, birth: Birth | None, inherited: Collection[int] = ()
+) -> tuple[Companion, Birth | None]:
+    """Fork a companion beside this process, and beside each process that is forked from that one.
+
+    Args:
+        timeline: gets an event where a newborn has no companion.
+        birth: this process's own, ``None`` for one that was started and not born.
+        inherited: open files that this process was started with: a spawned process gets none of them.
+
+    Returns:
+        In this process its companion and its birth; in each newborn the same of its own.
+
+    Raises:
+        OSError: this process, which was not forked from a companion, can have none.
+    """
+    while True:
+        try:
+            beside = accompany(birth, () if birth else inherited)
+        except OSError as error:
+            if not birth:
+                raise
+            timeline.event("companion.failed", reason=str(error))
+            return Companion.absent(), birth
+        if isinstance(beside, Companion):
+            return beside, birth
+        birth = beside
+
+
+def decline(reason: str, timeline: Timeline, tier: str = "zygote") -> NoReturn:
+    """End this process, of which the engine knows nothing yet, so that the next tier starts it."""
+    timeline.event("tier.declined", tier=tier, reason=reason)
+    say(f"{tier} skipped: {reason}")
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(EXIT_DECLINED)  # not by the interpreter's end, which would wait for a thread that an import has started
 
 
 def import_engine(closure: Closure, hidden: dict[str, str], timeline: Timeline) -> environment.Contract:
@@ -69,7 +143,7 @@ def import_engine(closure: Closure, hidden: dict[str, str], timeline: Timeline) 
         What the imports have taken from the environment.
 
     Raises:
-        SystemExit: with ``EXIT_DECLINED``, where the process cannot be forked then.
+        Exception: any that an import of ours may have; where the process cannot be forked, it ends here.
     """
     preload = os.environ.get("LD_PRELOAD", "")
     if closure.preload:
@@ -78,22 +152,28 @@ def import_engine(closure: Closure, hidden: dict[str, str], timeline: Timeline) 
     watch = forkable.Watch()
     began = time.monotonic()
     gc.disable()
+    os.environ.update(hidden)
     with environment.Reads() as reads:
-        os.environ.update(hidden)
         skipped = import_closure(closure.modules, watch.look)
-        os.environ.clear()
-        os.environ.update(variables)
+    made = {name: os.environ.get(name) for name in sorted(reads.written)}
+    variables = {name: value for name, value in {**variables, **made}.items() if value is not None}
+    os.environ.clear()
+    os.environ.update(variables)
+    pairs = (os.fsdecode(entry).partition("=") for entry in environment.native())
+    native = {name: value for name, _, value in pairs if name not in variables}
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with contextlib.suppress(OSError):  # what imports have printed is not for every fork to print again
+            stream.flush()
     gc.freeze()
     timeline.event(
         "zygote.imported", modules=len(sys.modules), seconds=round(time.monotonic() - began, 3), skipped=skipped,
         variables=len(reads.names), copied_by=sorted(reads.copied_by), native_threads=watch.threads,
+        hidden={name: reads.names[name] for name in hidden if name in reads.names},
     )  # fmt: skip
     reason = watch.broken()
     if reason:
-        timeline.event("tier.declined", tier="zygote", reason=reason)
-        say(f"zygote skipped: {reason}")
-        sys.exit(EXIT_DECLINED)
-    return environment.Contract(variables, reads.names, hidden, preload)
+        decline(reason, timeline)
+    return environment.Contract(variables, reads.names, hidden, preload, made, native)
 
 
 def _restore_preload(own: str) -> None:

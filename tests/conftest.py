@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from tests.support.tiny_model import make_tiny_model
 
 TRANSFORMERS_IMAGE = "warmimage-test/transformers:1"
 VLLM_IMAGE = "warmimage-test/vllm:1"
+
+#: The engine's arguments of ``vllm_image``: what runs on any CPU, and starts quickly.
+VLLM_ARGUMENTS = ("--dtype", "float32", "--max-model-len", "512", "--enforce-eager")
 
 
 @pytest.fixture(autouse=True)
@@ -58,11 +62,13 @@ def transformers_image(client: docker.DockerClient, tiny_model: Path, tmp_path_f
 
 
 @pytest.fixture(scope="session")
-def vllm_image(client: docker.DockerClient, tiny_model: Path) -> str:
-    """An image derived by the command from an image of unmodified vLLM for CPU."""
-    base = vllm_cpu.build(client)
-    warmimage(
-        "build", "--model", str(tiny_model), "--engine", "vllm", "--accelerator", "cpu", "--base-image", base,
-        "--tag", VLLM_IMAGE,
-    )  # fmt: skip
+def vllm_image(client: docker.DockerClient, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image derived by the command from an image of unmodified vLLM for CPU, its closure recorded from a start."""
+    configuration = tmp_path_factory.mktemp("vllm") / "warmimage.yaml"
+    configuration.write_text(
+        f"model: {tiny_model}\nengine: vllm\naccelerator: cpu\nbase_image: {vllm_cpu.build(client)}\n"
+        f"args: {json.dumps(VLLM_ARGUMENTS)}\nrecord: require\n",
+        encoding="utf-8",
+    )
+    warmimage("build", "--file", str(configuration), "--tag", VLLM_IMAGE)
     return VLLM_IMAGE

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import build, init, inspect, render, run
+from . import bench, build, doctor, init, inspect, render, report, run, snapshot
 
 if TYPE_CHECKING:
     from ..errors import Problem
@@ -30,8 +30,12 @@ app = typer.Typer(
 init.add_to(app)
 render.add_to(app)
 build.add_to(app)
+snapshot.add_to(app)
 run.add_to(app)
 inspect.add_to(app)
+bench.add_to(app)
+report.add_to(app)
+doctor.add_to(app)
 
 _verbosity = 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from warmimage import engines, planner
 from warmimage.base import Base
 from warmimage.config import Config
+from warmimage.criu import Criu
 from warmimage.lock import Lock, Wheel
 from warmimage.model import Model
 from warmimage.plan import Plan
@@ -70,7 +71,8 @@ def inputs_of(config: Config) -> planner.Inputs:
     """Return everything that ``planner.resolve`` would have found."""
     base = base_of(config)
     wheelset = None if config.method == "derive" else Wheelset(lock_of(config, base), Path("wheels"))
-    return planner.Inputs(engines.get(config.engine), model_of(config), base, wheelset)
+    criu = None if config.snapshot == "off" else Criu(Path("criu"), "4.1.1", "c0" * 16)
+    return planner.Inputs(engines.get(config.engine), model_of(config), base, wheelset, criu)
 
 
 def plan_of(config: Config) -> Plan:

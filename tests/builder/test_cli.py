@@ -18,7 +18,7 @@ from warmimage.descriptions import DESCRIPTIONS
 
 from tests.support.images import COMMAND, warmimage
 
-VERBS = ("init", "render", "build", "run", "inspect")
+VERBS = ("init", "render", "build", "snapshot", "run", "inspect", "bench", "report", "doctor")
 
 NO_ENGINE = "unix:///nowhere/docker.sock"
 

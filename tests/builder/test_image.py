@@ -45,10 +45,12 @@ def test_sizes_go_to_the_purpose_of_their_instruction_and_older_layers_to_the_ba
         "steps": 900,
         "wheels": 6_000,
         "bytecode": 2_000,
+        "criu": 0,
         "weights": 10_000,
         "closure": 7,
         "entrypoint": 150,
         "settings": 3,
+        "snapshot": 0,
     }
 
 

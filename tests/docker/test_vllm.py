@@ -9,39 +9,46 @@ import docker
 import pytest
 from warmimage import timeline
 
+from tests.conftest import VLLM_ARGUMENTS
 from tests.support.images import completion, container, wait_ended, wait_for_event, wait_ready
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
 
 MODEL = "tiny-qwen2"
-ARGUMENTS = ["--dtype", "float32", "--max-model-len", "512", "--enforce-eager"]
 OPTIONS = {"shm_size": "1g"}
 
 
+@pytest.fixture(scope="module")
+def by_hand(client: docker.DockerClient, vllm_image: str, tiny_model: Path) -> tuple[str, str, int]:
+    """The completion, plain and streamed, and the exit code after a stop of the engine as a person would start it."""
+    words = ["serve", "/model", "--served-model-name", MODEL, "--host", "0.0.0.0", "--port", "8000", *VLLM_ARGUMENTS]
+    with container(client, vllm_image, words, tiny_model, entrypoint="vllm", init=True, **OPTIONS) as made:
+        port = wait_ready(made, 600)
+        texts = completion(port, MODEL), completion(port, MODEL, stream=True)
+        made.stop(timeout=30)
+        return (*texts, wait_ended(made))
+
+
+@pytest.mark.parametrize("tier", ["zygote", "preload"])
 def test_completions_are_those_of_the_engine_started_by_hand(
-    client: docker.DockerClient, vllm_image: str, tiny_model: Path
+    client: docker.DockerClient, vllm_image: str, tiny_model: Path, by_hand: tuple[str, str, int], tier: str
 ) -> None:
-    hand = ["serve", "/model", "--served-model-name", MODEL, "--host", "0.0.0.0", "--port", "8000", *ARGUMENTS]
-    with container(client, vllm_image, hand, tiny_model, entrypoint="vllm", init=True, **OPTIONS) as made:
-        port = wait_ready(made)
-        expected = completion(port, MODEL), completion(port, MODEL, stream=True)
+    with container(client, vllm_image, model=tiny_model, environment={"WARMIMAGE_START": tier}, **OPTIONS) as made:
+        port = wait_ready(made, 600)
+        assert (completion(port, MODEL), completion(port, MODEL, stream=True)) == by_hand[:2]
+        assert by_hand[0] == by_hand[1] != ""
+        wait_for_event(made, "ready")
         made.stop(timeout=30)
-        code = wait_ended(made)
-    with container(client, vllm_image, ARGUMENTS, tiny_model, **OPTIONS) as made:
-        port = wait_ready(made)
-        assert (completion(port, MODEL), completion(port, MODEL, stream=True)) == expected
-        assert expected[0] == expected[1] != ""
-        made.stop(timeout=30)
-        assert wait_ended(made) == code
+        assert wait_ended(made) == by_hand[2]
         events = timeline.fetch(made)
-    assert [event["tier"] for event in timeline.find(events, "ready")] == ["preload"]
-    (declined,) = timeline.find(events, "forkserver.declined")
-    assert declined["reason"] == "vllm accepts fork and spawn"
+    assert [event["tier"] for event in timeline.find(events, "ready")] == [tier]
+    declined = [event["reason"] for event in timeline.find(events, "forkserver.declined")]
+    assert declined == (["vllm accepts fork and spawn"] if tier == "preload" else [])
 
 
 def start_in_preload(client: docker.DockerClient, image: str, model: Path) -> str:
     """Start once in tier preload; return its log when it did not come up in that tier, else an empty string."""
-    with container(client, image, ARGUMENTS, model, environment={"WARMIMAGE_START": "preload"}, **OPTIONS) as made:
+    with container(client, image, model=model, environment={"WARMIMAGE_START": "preload"}, **OPTIONS) as made:
         events = wait_for_event(made, "ready", seconds=300)
         log = str(made.logs().decode())
         tiers = [event["tier"] for event in timeline.find(events, "ready")]

@@ -128,6 +128,7 @@ class Image:
                 "native_libraries": [], "import_environment": {}, "start_methods": [], "start_method_variable": "",
                 "shared_memory": 0,
             },
+            "closure": {"modules": []},
             "base": {
                 "reference": "python", "image": "python", "digest": None, "python": python, "python_version": "3.10",
                 "machine": "x86_64",

@@ -41,7 +41,8 @@ def record(image: Image, **engine: object) -> tuple[int, str, dict[str, Any] | N
     (image.root / "failing.py").write_text("import no_such_module")
     (image.root / "engine_module.py").write_text("import ctypes, os\nassert os.environ['HIDDEN'] == 'yes'")
     imports, output = image.root / "imports.json", image.root / "recorded.json"
-    asked = {"modules": [], "native_libraries": [], "import_environment": {"HIDDEN": "yes"}, **engine}
+    nothing = {"modules": [], "later": [], "preload": "", "required_modules": [], "native_libraries": []}
+    asked = {**nothing, "import_environment": {"HIDDEN": "yes"}, **engine}
     imports.write_text(json.dumps(asked))
     script = str(image.entrypoint / "record.py")
     done = image.python_run(script, str(imports), str(output), PYTHONPATH=str(image.root))

@@ -107,7 +107,8 @@ reset = supervisor.reset_signals
 supervisor.reset_signals = lambda: (time.sleep(0.5), reset())
 pid1 = supervisor.Supervisor(timeline.Timeline("", "supervisor"))
 stop = subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -TERM {os.getpid()}"])
-outcome = pid1.run(["sleep", "20"], dict(os.environ), "/", None, lambda seconds: None)
+spawn = lambda: pid1.spawn(["sleep", "20"], dict(os.environ), "/")
+outcome = pid1.run(spawn, None, lambda seconds: None)
 print(outcome.code, outcome.stopped)
 """
     done = subprocess.run([sys.executable, "-c", driver], capture_output=True, text=True, check=False, timeout=30)
