@@ -112,8 +112,11 @@ def test_the_page_for_a_person_ends_well_too(transformers_image: str) -> None:
     assert " 0 missing (" in done.stdout.splitlines()[-1]
 
 
-def test_without_an_image_the_newest_of_ours_is_tried(well: object) -> None:
-    found = findings(Subject())
+def test_without_an_image_the_newest_of_ours_is_tried(
+    client: docker.DockerClient, transformers_image: str, well: object
+) -> None:
+    with derived(client, transformers_image, {}, {}):  # other tests' images may be newer
+        found = findings(Subject())
     assert found["image"].status == "info"
     assert found["container"].status == "ok"
     assert found["snapshot.criu"].found == "not looked at: needs image"
