@@ -18,7 +18,7 @@ from warmimage import timeline
 from tests.support.images import completion, container, wait_ended, wait_for_event, wait_ready
 from tests.support.processes import Process, called, look
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 MODEL = "tiny-qwen2"
 
