@@ -57,6 +57,7 @@ class Needs:
         shared_memory: bytes of ``/dev/shm``; 0 for the engine's default.
         unprivileged: whether every capability may be dropped: the image's user is not root.
         restores: the start tiers with which it may restore a snapshot, which takes one capability.
+        restores_from_node: the same where it may restore one that a folder of the node holds.
     """
 
     port: int
@@ -65,6 +66,7 @@ class Needs:
     shared_memory: int
     unprivileged: bool
     restores: tuple[str, ...] = ()
+    restores_from_node: tuple[str, ...] = ()
 
 
 def needs_of(plan: Plan, arguments: Sequence[str]) -> Needs:
@@ -77,14 +79,13 @@ def needs_of(plan: Plan, arguments: Sequence[str]) -> Needs:
         shared_memory=plan.engine.shared_memory,
         # Root without them could not even read other users' files.
         unprivileged=bool(plan.user),
-        restores=_restoring_starts(plan),
+        restores=_restoring_starts(plan) if "snapshot" in plan.tiers else (),
+        restores_from_node=_restoring_starts(plan) if plan.criu else (),
     )
 
 
 def _restoring_starts(plan: Plan) -> tuple[str, ...]:
     """Return the values of ``WARMIMAGE_START`` with which tier ``snapshot`` comes, an empty one for none set."""
-    if "snapshot" not in plan.tiers:
-        return ()
     own = plan.environment.get("WARMIMAGE_START") or plan.start
     return ("auto", "snapshot", *([""] if own in ("auto", "snapshot") else []))
 
@@ -143,7 +144,8 @@ def create_arguments(
 
 
 def _restores(needs: Needs, options: Options) -> bool:
-    return options.environment.get("WARMIMAGE_START", "") in needs.restores
+    starts = needs.restores_from_node if options.environment.get("WARMIMAGE_SNAPSHOT_DIR") else needs.restores
+    return options.environment.get("WARMIMAGE_START", "") in starts
 
 
 def restore_capability(client: docker.DockerClient) -> str:

@@ -8,27 +8,28 @@ import json
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 import docker
-from docker.errors import APIError, ImageNotFound, NotFound
+from docker.errors import APIError, ImageNotFound
 from docker.models.containers import Container
 from docker.models.images import Image
 from platformdirs import user_cache_path
 from requests.exceptions import RequestException
 
-from . import buildkit, containers, docker_engine, host
+from . import buildkit, compiled, containers, docker_engine, host, temporary
 from .buildkit import Progress
-from .console import human_bytes, phase
+from .console import human_bytes, note, phase
 from .entrypoint.snapshot.capture import EXIT_NOT_PERMITTED
 from .entrypoint.snapshot.manifest import NAME as MANIFEST
 from .errors import ConfigError, EnvironmentLacks, WarmimageError
 from .image import plan_of
 from .plan import Plan, SnapshotPlan
 from .render import snapshot_dockerfile
+from .streams import Stream
 
 #: Where the image's ``capture`` command writes to, in its container.
 DIRECTORY = "/snapshot"
@@ -67,8 +68,9 @@ def temporary_tag(client: docker.DockerClient) -> Iterator[str]:
 
 
 def of_image(
-    client: docker.DockerClient, reference: str, tags: Sequence[str], gpus: str, progress: Progress
-) -> Captured:
+    client: docker.DockerClient, reference: str, tags: Sequence[str], gpus: str, progress: Progress,
+    model_dir: Path | None = None,
+) -> Captured:  # fmt: skip
     """Capture a snapshot of an image that is there, and return a new image with it.
 
     Args:
@@ -77,6 +79,7 @@ def of_image(
         tags: of the new image.
         gpus: as ``docker run --gpus`` takes them; empty for none.
         progress: how to show the build's steps.
+        model_dir: the model, for compile caches of an image that does not hold it; without, there are none.
 
     Raises:
         ConfigError: the image is not ours, has a snapshot already, or has no tag.
@@ -96,14 +99,14 @@ def of_image(
         raise ConfigError("the image has no tag", where=reference, fix=f"docker tag {image.short_id[7:]} NAME:TAG")
     with temporary_tag(client) as tag:
         image.tag(tag)
-        return capture(client, builder, tag, plan, tags, gpus, progress)
+        return capture(client, builder, tag, plan, tags, gpus, progress, model_dir)
 
 
 def capture(
     client: docker.DockerClient, builder: buildkit.Builder, source: str, plan: Plan, tags: Sequence[str], gpus: str,
-    progress: Progress,
+    progress: Progress, model_dir: Path | None = None,
 ) -> Captured:  # fmt: skip
-    """Run an image once, and return a new one: the same with the snapshot as a layer.
+    """Run an image, and return a new one: the same with the snapshot as a layer, and with compile caches as another.
 
     Args:
         client: the engine.
@@ -113,6 +116,7 @@ def capture(
         tags: of the new image.
         gpus: as ``docker run --gpus`` takes them; empty for all that the engine names, where the image wants any.
         progress: how to show the build's steps.
+        model_dir: the model, for compile caches of an image that does not hold it; without, there are none.
 
     Raises:
         EnvironmentLacks: this host cannot capture it.
@@ -138,6 +142,12 @@ def capture(
             _run(client, source, plan, gpus, context / "snapshot")
         found = _read_manifest(context / "snapshot", str(image.id))
         made = with_snapshot(plan, found)
+        if compiled.wanted(plan, model_dir):
+            with phase("compile caches of real starts collected"):
+                caches = compiled.collect(client, source, plan, model_dir, gpus, context / "caches")
+            made = made.model_copy(update={"caches": caches})
+        elif plan.engine.caches:
+            note("no compile caches in this image: the model is not here (--model-dir DIR)")
         (context / "plan.json").write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (context / "Dockerfile").write_text(snapshot_dockerfile(made, source), encoding="utf-8")
         with phase(f"snapshot added: {human_bytes(found.bytes)}", spinner=False):
@@ -177,9 +187,7 @@ def with_snapshot(plan: Plan, snapshot: SnapshotPlan) -> Plan:
 def _run(client: docker.DockerClient, image: str, plan: Plan, gpus: str, folder: Path) -> None:
     """Run the image's ``capture`` command, and bring what it wrote into a folder."""
     words = containers.capture_arguments(plan, gpus, DIRECTORY)
-    with docker_engine.api_errors("cannot create a container that captures"):
-        container = client.containers.create(image, **words)
-    try:
+    with temporary.created(client, image, words, "a container that captures") as container:
         containers.start(container)
         try:
             code = int(container.wait(timeout=_PATIENCE)["StatusCode"])
@@ -188,9 +196,6 @@ def _run(client: docker.DockerClient, image: str, plan: Plan, gpus: str, folder:
         if code:
             raise _refusal(container, code)
         _fetch(container, folder)
-    finally:
-        with contextlib.suppress(NotFound):
-            container.remove(force=True, v=True)
 
 
 def _refusal(container: Container, code: int) -> WarmimageError:
@@ -202,24 +207,6 @@ def _refusal(container: Container, code: int) -> WarmimageError:
     return kind("the engine cannot be captured here", got=reason)
 
 
-class _Stream:
-    """Chunks of bytes, read as a file."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        """Return up to ``size`` bytes, none at the end."""
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return b""
-            self._rest = chunk
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
-
-
 def _fetch(container: Container, folder: Path) -> None:
     """Bring the files of the container's directory into a folder: through the engine, which may be another machine."""
     folder.mkdir()
@@ -227,7 +214,7 @@ def _fetch(container: Container, folder: Path) -> None:
     with docker_engine.api_errors("the snapshot cannot be fetched"):
         chunks, _ = container.get_archive(DIRECTORY)
         try:
-            with tarfile.open(fileobj=cast(IO[bytes], _Stream(chunks)), mode="r|") as archive:
+            with tarfile.open(fileobj=cast(IO[bytes], Stream(chunks)), mode="r|") as archive:
                 for member in archive:
                     source = archive.extractfile(member) if member.isreg() else None
                     if not source:

@@ -12,6 +12,10 @@ from typing import Any
 _TRUE = {"1", "ON", "YES", "TRUE"}
 
 
+#: Modules that remember whether there is an accelerator, and of which kind, in functions with a cache.
+_ABOUT_DEVICES = ("torch.utils._triton", "torch._inductor.utils", "torch._dynamo.device_interface")
+
+
 def _true(value: str | None) -> bool:
     return value is not None and value.upper() in _TRUE
 
@@ -92,6 +96,15 @@ def _blas_threads(value: str | None) -> None:
                 break
 
 
+def _devices(_value: str | None) -> None:
+    """Forget what was found out while the accelerator was hidden."""
+    for module in filter(None, map(sys.modules.get, _ABOUT_DEVICES)):
+        for found in list(vars(module).values()):
+            clear = getattr(found, "cache_clear", None)
+            if callable(clear) and getattr(found, "__module__", "") == module.__name__:
+                clear()
+
+
 class _Library(ctypes.Structure):
     """The beginning of ``struct dl_phdr_info`` (link.h)."""
 
@@ -122,6 +135,7 @@ def _mapped(*names: str) -> list[ctypes.CDLL]:
 
 #: Variable -> what to do with its new value, ``None`` for one that is not set.
 DERIVED: dict[str, Callable[[str | None], None]] = {
+    "CUDA_VISIBLE_DEVICES": _devices,
     "GOMP_CPU_AFFINITY": _openmp_places,
     "HF_HUB_OFFLINE": _hub_offline,
     "TRANSFORMERS_OFFLINE": lambda _value: _hub_offline(os.environ.get("HF_HUB_OFFLINE")),

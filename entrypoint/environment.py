@@ -108,6 +108,7 @@ class Contract:
         preload: ``LD_PRELOAD`` as the dynamic loader saw it.
         made: variables that the imports themselves have set, or removed (``None``).
         native: variables that native code has set meanwhile, as readline does the terminal's size.
+        before: what of ``made`` was set before: OpenCV puts its own folder in front of ``LD_LIBRARY_PATH``.
     """
 
     variables: Mapping[str, str]
@@ -116,16 +117,23 @@ class Contract:
     preload: str = ""
     made: Mapping[str, str | None] = field(default_factory=dict)
     native: Mapping[str, str] = field(default_factory=dict)
+    before: Mapping[str, str] = field(default_factory=dict)
 
     def completed(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """Return an environment with what the imports would set in it: those of a new interpreter would do so again."""
-        return {**{name: value for name, value in self.made.items() if value is not None}, **variables}
+        """Return an environment with what the imports of a new interpreter would make of it."""
+        found = dict(variables)
+        for name, value in self.made.items():
+            if value is not None and found.get(name) == self.before.get(name):
+                found[name] = value
+        return found
 
     def broken(self, variables: Mapping[str, str]) -> str:
         """Return which variables a fork would get wrong in this environment, and why, or an empty string."""
         variables = self.completed(variables)
         reasons = []
         for name in self._changed(variables):
+            if name in self.hidden and name not in DERIVED:
+                continue  # the imports have not seen the value that has changed
             if name in self.native and variables.get(name) in (None, self.native[name]):
                 continue
             if name == _PRELOAD:

@@ -156,6 +156,7 @@ def import_engine(closure: Closure, hidden: dict[str, str], timeline: Timeline) 
     with environment.Reads() as reads:
         skipped = import_closure(closure.modules, watch.look)
     made = {name: os.environ.get(name) for name in sorted(reads.written)}
+    before = {name: variables[name] for name in made if name in variables}
     variables = {name: value for name, value in {**variables, **made}.items() if value is not None}
     os.environ.clear()
     os.environ.update(variables)
@@ -173,7 +174,7 @@ def import_engine(closure: Closure, hidden: dict[str, str], timeline: Timeline) 
     reason = watch.broken()
     if reason:
         decline(reason, timeline)
-    return environment.Contract(variables, reads.names, hidden, preload, made, native)
+    return environment.Contract(variables, reads.names, hidden, preload, made, native, before)
 
 
 def _restore_preload(own: str) -> None:

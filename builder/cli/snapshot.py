@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -16,6 +17,10 @@ def snapshot(
         str,
         typer.Option(metavar="all|N|device=ID", help="GPUs to give the container. Default: all, for an image on CUDA."),
     ] = "",
+    model_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The model: real starts with it leave compile caches, for an image on CUDA."),
+    ] = None,
     progress: Annotated[
         Literal["auto", "plain", "tty", "quiet"], typer.Option(help="How to show the build's steps.")
     ] = "auto",
@@ -29,7 +34,7 @@ def snapshot(
 
     \b
       warmimage snapshot my-model:1 --tag my-model:1-snapshot
-      warmimage snapshot my-model:1 --gpus device=0 --tag my-model:1
+      warmimage snapshot my-model:1 --gpus device=0 --model-dir ./my-model --tag my-model:1
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -47,7 +52,7 @@ def snapshot(
             raise UsageError("no image reference", where="--tag", got=tag, expected="such as my-model:1") from None
     if gpus:
         device_request(gpus)
-    made = snapshots.of_image(docker_engine.connect(), image, tags or [], gpus, progress)
+    made = snapshots.of_image(docker_engine.connect(), image, tags or [], gpus, progress, model_dir)
     product(made.reference)
 
 

@@ -13,11 +13,12 @@ import os
 import shutil
 
 from .. import program
+from ..accelerator import Accelerator
 from ..closure import Closure
 from ..criu_folder import file_capability
 from ..settings import ROOT, Settings, load
 from ..timeline import say
-from . import criu
+from . import criu, verification
 from .manifest import NAME, Manifest, cpu_features, identity, read_contract
 
 #: Exit codes: it cannot be captured (EX_SOFTWARE of sysexits.h), or not with what this container may do (EX_NOPERM).
@@ -25,6 +26,15 @@ EXIT_NOT_CAPTURED, EXIT_NOT_PERMITTED = 70, 77
 
 #: PIDs of the captured process begin here: at a restore its PID must be free.
 _FIRST_PID = 20000
+
+#: Threads that the process may have.  None of the others is Python's: CUDA's driver and jemalloc leave one each.
+MOST_THREADS = 4
+
+#: Files that only this process can have open, and that CRIU makes anew: those by which CUDA's driver wakes its thread.
+_OWN_FILES = ("anon_inode:[eventfd]", "anon_inode:[eventpoll]")
+
+#: What the kernel calls memory that is mapped and no file.
+_MEMORY = ("/dev/zero (deleted)", "/memfd:", "/SYSV")
 
 #: Bytes of command line that process listings will have room for.
 _ROOM = 4000
@@ -84,6 +94,7 @@ def _capture(directory: str, settings: Settings, user: int) -> Manifest:
         _dump(pid, directory, user)
     finally:
         criu.kill(pid)
+    verification.record(directory, facts["sources"])
     with open(os.path.join(criu.FOLDER, "criu.json"), encoding="utf-8") as file:
         version = json.load(file)["version"]
     engine = settings.engine
@@ -93,6 +104,7 @@ def _capture(directory: str, settings: Settings, user: int) -> Manifest:
         engine={"name": engine["name"], "version": engine["version"]}, criu=version, kernel=os.uname().release,
         machine=os.uname().machine, cpu_features=tuple(cpu_features()), uid=user, python=found.interpreter,
         closure=Closure.digest(), files=files, contract=contract, modules=facts["modules"], bytes=size,
+        accelerator=Accelerator.here(),
     )  # fmt: skip
 
 
@@ -144,15 +156,16 @@ def refuse_uncapturable(pid: int) -> None:
         NotCaptured: it has; the message names it.
     """
     threads = os.listdir(f"/proc/{pid}/task")
-    if len(threads) > 1:
+    if len(threads) > MOST_THREADS:
         names = []
         for thread in threads:
             with open(f"/proc/{pid}/task/{thread}/comm", encoding="utf-8", errors="replace") as file:
                 names.append(file.read().strip())
         raise NotCaptured(f"it has {len(threads)} threads: {', '.join(names)}")
-    for number in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
-        target = os.readlink(f"/proc/{pid}/fd/{number}")
-        if target != os.devnull:
+    targets = [os.readlink(f"/proc/{pid}/fd/{number}") for number in sorted(os.listdir(f"/proc/{pid}/fd"), key=int)]
+    for target in targets:
+        both_ends = target.startswith("pipe:[") and targets.count(target) > 1
+        if target not in (os.devnull, *_OWN_FILES) and not both_ends:
             raise NotCaptured(f"it has {target} open")
     for path in _mapped(pid):
         if path.endswith(" (deleted)") or path.startswith(("/dev/", "/tmp/", "/memfd:")):  # noqa: S108 - only named
@@ -167,7 +180,8 @@ def mapped_files(pid: int) -> tuple[tuple[str, int, int], ...]:
 def _mapped(pid: int) -> list[str]:
     with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:
         rows = (row.rstrip("\n").split(None, 5) for row in file)
-        return sorted({row[5] for row in rows if len(row) == 6 and row[5].startswith("/")})
+        paths = {row[5] for row in rows if len(row) == 6 and row[5].startswith("/")}
+    return sorted(path for path in paths if not path.startswith(_MEMORY))
 
 
 def _dump(pid: int, directory: str, user: int) -> None:

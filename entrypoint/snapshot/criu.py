@@ -76,7 +76,7 @@ def restore(binary: str, images: str, unwanted: Callable[[], bool] = lambda: Fal
             return restored
         if restored:
             kill(restored)
-        raise CannotRestore("it stood still" if status is None else last_error(log, status))
+        raise CannotRestore("it stood still, or was given up" if status is None else last_error(log, status))
 
 
 def kill(pid: int) -> None:

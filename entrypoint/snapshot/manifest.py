@@ -6,10 +6,11 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .. import environment
+from ..accelerator import Accelerator
 
 NAME = "manifest.json"
 
@@ -36,6 +37,7 @@ class Manifest:
         python: path of the interpreter.
         closure: digest of the image's closure.
         files: path, size in bytes and time of change in seconds of each file that is mapped.
+        accelerator: the GPUs and the driver there: what imports ask of them is remembered.
         contract: what the imports took from the environment.
         modules: how many are imported.
         bytes: size of the dump.
@@ -53,6 +55,7 @@ class Manifest:
     contract: environment.Contract
     modules: int
     bytes: int
+    accelerator: Accelerator = field(default_factory=Accelerator)
 
     def to_json(self) -> str:
         """Return the text of the file ``manifest.json``."""
@@ -75,6 +78,7 @@ class Manifest:
         contract = environment.Contract(**data.pop("environment"))
         files = tuple((path, size, changed) for path, size, changed in data.pop("files"))
         features = tuple(data.pop("cpu_features"))
+        data["accelerator"] = Accelerator.of(data.pop("accelerator", {}))
         return cls(**data, contract=contract, files=files, cpu_features=features)
 
     def mismatch(self, variables: Mapping[str, str], closure: str) -> str:
@@ -93,6 +97,9 @@ class Manifest:
             return f"this CPU lacks {', '.join(absent[:5])}{' and others' if len(absent) > 5 else ''}"
         if _version(os.uname().release) < _version(self.kernel):
             return f"kernel {os.uname().release} is older than {self.kernel}, on which it was captured"
+        differs = self.accelerator.mismatch(Accelerator.here())
+        if differs:
+            return differs
         if self.uid != os.getuid():
             return f"it was captured as user {self.uid}, and this is {os.getuid()}"
         changed = next((path for path, size, moment in self.files if _identity(path) != (size, moment)), "")

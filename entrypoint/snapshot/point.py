@@ -36,12 +36,19 @@ def main() -> None:
     timeline = Timeline(f"{output}.timeline", "capture", truncate=True)
     contract = zygote.import_engine(closure.whole(), hidden, timeline)
     timeline.close()
+    facts = {"contract": asdict(contract), "modules": len(sys.modules), "sources": sources()}
     with open(output, "w", encoding="utf-8") as file:
-        json.dump({"contract": asdict(contract), "modules": len(sys.modules)}, file)
+        json.dump(facts, file)
     os.kill(os.getpid(), signal.SIGSTOP)  # the snapshot point: nothing is open, and nobody else is here
     request, files = meeting.receive()
     timeline = Timeline(request["timeline"], "engine")
     zygote.live(contract, path, timeline, Birth(request, files))
+
+
+def sources() -> list[str]:
+    """Return the files that all modules were imported from, as far as they were."""
+    found = (vars(module).get("__file__") for module in list(sys.modules.values()) if hasattr(module, "__dict__"))
+    return sorted({os.path.abspath(path) for path in found if isinstance(path, str)})
 
 
 if __name__ == "__main__":

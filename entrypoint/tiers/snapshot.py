@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import closing
+from typing import Any
 
 from .. import inheritance, program
 from ..closure import Closure
 from ..settings import SNAPSHOT, Settings
 from ..snapshot import criu, meeting
 from ..snapshot.manifest import Manifest
+from ..snapshot.verification import Verification
 from ..supervisor import Supervisor
 from ..timeline import Timeline
 from .base import Declined
 from .zygote import Zygote
+
+#: Seconds for which damage is asked for as the reason of a restore that has failed anyway.
+_AFTERMATH = 0.2
 
 
 class Snapshot(Zygote):
@@ -51,31 +57,60 @@ class Snapshot(Zygote):
         if not found or not binary:
             raise Declined(reason or program.absent(settings))
         supervisor.adopt_orphans()
-        began = time.monotonic()
-        pid, host = 0, None
         try:
-            variables = Manifest.load(settings.snapshot).environment(settings.environment)
-            host = meeting.Host()
-            pid = criu.restore(binary, settings.snapshot, lambda: bool(supervisor.stop_requested))
-            timeline.event("snapshot.restored", child=pid, seconds=round(time.monotonic() - began, 3))
-            os.kill(pid, signal.SIGCONT)
-            state = {**inheritance.gather(), "group": os.getpgid(pid), "directory": os.fsencode(settings.directory)}
-            request = {
-                "target": ["program", found.path],
-                "words": program.command_line(found.interpreter, found.path, settings.command[1:]),
-                "environment": {os.fsencode(name): os.fsencode(value) for name, value in variables.items()},
-                "files": [0, 1, 2],
-                "state": {**state, "ignored": [], "blocked": []},
-                "timeline": settings.timeline,
-            }  # fmt: skip
-            host.send(pid, request, [0, 1, 2])
-        except criu.CannotRestore as error:
-            raise Declined(f"the restore failed: {error}") from None
+            with closing(Verification(settings.snapshot)) as verification, closing(meeting.Host()) as host:
+                pid = _restore(binary, settings.snapshot, supervisor, verification, timeline)
+                try:
+                    host.send(pid, _request(settings, found, pid), [0, 1, 2])
+                except BaseException:
+                    criu.kill(pid)
+                    raise
+                return pid
+        except Declined:
+            raise
         except Exception as error:  # whatever it is, the next tier can do without it
-            if pid:
-                criu.kill(pid)
             raise Declined(f"the restored process was not reached: {error!r}") from None
-        finally:
-            if host:
-                host.close()
-        return pid
+
+
+def _restore(binary: str, images: str, supervisor: Supervisor, verification: Verification, timeline: Timeline) -> int:
+    """Restore, and return the PID of the process once its dump was found whole.
+
+    Raises:
+        Declined: the restore failed, was given up, or is of a dump that is damaged; nothing of it is left.
+    """
+
+    def unwanted() -> bool:
+        return bool(supervisor.stop_requested or verification.answer())
+
+    began = time.monotonic()
+    try:
+        pid = criu.restore(binary, images, unwanted)
+    except criu.CannotRestore as error:
+        raise Declined(verification.answer(_AFTERMATH) or f"the restore failed: {error}") from None
+    restored = time.monotonic()
+    while verification.answer(0.02) is None and not unwanted() and time.monotonic() - began < criu.LONGEST:
+        pass
+    problem = verification.answer()
+    if problem != "":
+        criu.kill(pid)
+        raise Declined(problem or "it was not verified in time")
+    timeline.event(
+        "snapshot.restored", child=pid, seconds=round(restored - began, 3),
+        verified_seconds=round(time.monotonic() - restored, 3),
+    )  # fmt: skip
+    os.kill(pid, signal.SIGCONT)
+    return pid
+
+
+def _request(settings: Settings, found: program.Program, pid: int) -> dict[str, Any]:
+    """Return what a restored process is to become: the engine's own program, as PID 1 would have started it."""
+    variables = Manifest.load(settings.snapshot).environment(settings.environment)
+    state = {**inheritance.gather(), "group": os.getpgid(pid), "directory": os.fsencode(settings.directory)}
+    return {
+        "target": ["program", found.path],
+        "words": program.command_line(found.interpreter, found.path, settings.command[1:]),
+        "environment": {os.fsencode(name): os.fsencode(value) for name, value in variables.items()},
+        "files": [0, 1, 2],
+        "state": {**state, "ignored": [], "blocked": []},
+        "timeline": settings.timeline,
+    }
