@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import docker
-from docker.errors import NotFound
 from docker.models.containers import Container
 from platformdirs import user_cache_path
 from pydantic import ValidationError
 
-from . import containers, docker_engine, timeline
+from . import containers, temporary, timeline
 from .bench import asking, usage
 from .containers import Options
 from .errors import WarmimageError
@@ -57,16 +56,11 @@ def record(client: docker.DockerClient, image: str, plan: Plan, model_dir: Path 
         gpus="all" if plan.accelerator == "cuda" else "", name=f"warmimage-record-{uuid.uuid4().hex[:12]}",
     )  # fmt: skip
     words = containers.create_arguments(client, containers.needs_of(plan, ()), options, {"dev.warmimage.record": "1"})
-    with docker_engine.api_errors("cannot create a container of the new image"):
-        container = client.containers.create(image, **words)
-    try:
+    with temporary.created(client, image, words, "a container of the new image") as container:
         containers.start(container)
-        _wait_ready(container, containers.timeline_path(plan, _ENVIRONMENT))
-        _ask_once(container, plan)
+        wait_ready(container, containers.timeline_path(plan, _ENVIRONMENT))
+        ask_once(container, plan)
         events = timeline.fetch(container, containers.timeline_path(plan, _ENVIRONMENT))
-    finally:
-        with contextlib.suppress(NotFound):
-            container.remove(force=True, v=True)
     found = closure_of(events, plan.closure.modules)
     file = _cache_file(plan)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +97,12 @@ def _is_the_engines(name: str) -> bool:
     return name.partition(".")[0] not in _NOT_THE_ENGINES and all(part.isidentifier() for part in name.split("."))
 
 
-def _wait_ready(container: Container, path: str) -> None:
+def wait_ready(container: Container, path: str) -> None:
+    """Wait until a container's timeline, at ``path``, says that its server is ready.
+
+    Raises:
+        WarmimageError: it has ended, or takes too long.
+    """
     deadline = time.monotonic() + PATIENCE
     while not timeline.find(timeline.fetch(container, path), "ready"):
         container.reload()
@@ -116,7 +115,7 @@ def _wait_ready(container: Container, path: str) -> None:
         time.sleep(0.5)
 
 
-def _ask_once(container: Container, plan: Plan) -> None:
+def ask_once(container: Container, plan: Plan) -> None:
     """Ask for a completion: some modules are imported only then.  Where its port cannot be reached, they stay late."""
     container.reload()
     bindings = next((found for found in container.ports.values() if found), None)

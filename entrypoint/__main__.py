@@ -14,6 +14,18 @@ def run() -> int:
         from .snapshot import capture
 
         return capture.main(sys.argv[2])
+    if sys.argv[1:2] == ["warm"]:
+        from .warm import command
+
+        return command.main(sys.argv[2:])
+    if sys.argv[1:2] == ["collect"] and len(sys.argv) == 3:
+        from . import caches
+
+        return caches.collect(sys.argv[2])
+    if sys.argv[1:2] == ["prefetch"]:
+        from . import prefetch
+
+        return prefetch.main(sys.argv[2:])
     return _serve()
 
 

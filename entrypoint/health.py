@@ -13,7 +13,10 @@ if not __package__:
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     __package__ = "entrypoint"
 
-from .settings import PLAN, load
+from .settings import PLAN, last_port, load
+
+#: Port of the command ``warm`` (``warm.options.PORT``, which would bring more than is needed here).
+WARM_PORT = 9464
 
 
 def pid1_arguments() -> list[str]:
@@ -26,16 +29,27 @@ def pid1_arguments() -> list[str]:
 
 def main(plan: str = PLAN) -> int:
     """Ask once and return the exit code."""
-    settings = load(pid1_arguments(), dict(os.environ), "", plan)
+    words = pid1_arguments()
+    if words[:1] == ["warm"]:
+        if "--once" in words:
+            print("not asked: --once")
+            return 0
+        return ask("127.0.0.1", last_port(words, ("--port",), WARM_PORT), "/healthz")
+    settings = load(words, dict(os.environ), "", plan)
     if settings.unprobed:
         print(f"not asked: {settings.unprobed}")
         return 0
-    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=4)
+    return ask(settings.host, settings.port, settings.engine["health_path"])
+
+
+def ask(host: str, port: int, path: str) -> int:
+    """Ask once over HTTP and return the exit code."""
+    connection = http.client.HTTPConnection(host, port, timeout=4)
     try:
-        connection.request("GET", settings.engine["health_path"])
+        connection.request("GET", path)
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        print(f"not answering on port {settings.port}: {error}")
+        print(f"not answering on port {port}: {error}")
         return 1
     print(f"HTTP {status}")
     return 0 if status == 200 else 1

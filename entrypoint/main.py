@@ -8,18 +8,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from . import fetch
+from . import caches, fetch, inquiry
 from .ladder import Ladder
-from .prefetch import Prefetch
 from .settings import CLOSURE, ROOT, Settings, initial_environment, load
 from .supervisor import Supervisor, reset_signals
 from .timeline import DEFAULT_PATH, Timeline, say
 from .trace.mode import applied
-from .volume import EXIT_NO_MODEL, VolumeError, check
+from .volume import EXIT_NO_MODEL, VolumeError, survey
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the kernel's, not a file of ours
 
 _OPTION = re.compile(r"--[a-z][a-z0-9-]*")
+
+#: Seconds that a volume may take to answer; the engine is started all the same.
+VOLUME_SECONDS = 10.0
 
 #: Exit code when the image itself is broken (EX_SOFTWARE of sysexits.h).
 EXIT_BROKEN_IMAGE = 70
@@ -67,33 +69,44 @@ def main(arguments: Sequence[str]) -> int:
 def _serve(settings: Settings, timeline: Timeline, supervisor: Supervisor, began: float) -> int:
     """Make sure of the model, prefetch, and run the engine; return the container's exit code."""
     model = settings.plan["model"]
-    weights: list[str] = []
     if not settings.quick:
         if settings.plan["weights"] == "download" and not fetch.complete(model["path"], model["revision"]):
             code = _download(settings, timeline, supervisor)
             if code:
                 return code
-        weights = _check_volume(settings, timeline)
+        code = _check_volume(settings, timeline, supervisor)
+        if code:
+            return code
         _check_shared_memory(settings, timeline)
+    caches.place(settings, timeline)
     ladder = Ladder(applied(settings, timeline), timeline, supervisor)
-    _start_prefetch(settings, timeline, supervisor, CLOSURE if ladder.first.imports else "", weights)
+    _start_prefetch(settings, timeline, supervisor, CLOSURE if ladder.first.imports else settings.snapshot)
     if supervisor.stop_requested:
         return 128 + supervisor.stop_requested
     return ladder.start(began)
 
 
-def _check_volume(settings: Settings, timeline: Timeline) -> list[str]:
-    """Return the paths of the weights that the engine will load, none where its arguments say that it loads others.
+def _check_volume(settings: Settings, timeline: Timeline, supervisor: Supervisor) -> int:
+    """See that there is a model to serve, unless the engine's arguments say that it loads another.
+
+    Returns:
+        0, or the exit code to end with when a signal has come.
 
     Raises:
         VolumeError: there is no model to serve.
     """
     if settings.unchecked:
         timeline.event("volume.unchecked", reason=f"the engine is told {settings.unchecked}")
-        return []
-    weights = check(settings.plan["model"]["path"])
-    timeline.event("volume.checked", files=len(weights), bytes=sum(os.path.getsize(path) for path in weights))
-    return weights
+        return 0
+    # In a process of its own: a network volume that hangs would hang PID 1, which then took no signal.
+    answer = inquiry.ask(supervisor, "check", lambda: survey(settings.plan["model"]["path"]), VOLUME_SECONDS)
+    if answer is not None:
+        timeline.event("volume.checked", **answer)
+    elif supervisor.stop_requested:
+        return 128 + supervisor.stop_requested
+    else:
+        timeline.event("volume.unchecked", reason=f"the volume has not answered for {VOLUME_SECONDS:g} s")
+    return 0
 
 
 def _check_shared_memory(settings: Settings, timeline: Timeline) -> None:
@@ -110,24 +123,27 @@ def _check_shared_memory(settings: Settings, timeline: Timeline) -> None:
         say(f"{_SHARED_MEMORY} has {size >> 20} MiB, {engine} wants {wanted >> 20}: run with --shm-size {wanted}")
 
 
-def _start_prefetch(
-    settings: Settings, timeline: Timeline, supervisor: Supervisor, closure: str, weights: list[str]
-) -> None:
+def _start_prefetch(settings: Settings, timeline: Timeline, supervisor: Supervisor, hot: str) -> None:
     """Start prefetch, unless this start ends at once or the user has switched it off.
 
     Args:
         settings: what this start is to do.
         timeline: gets the decision.
         supervisor: whose helper it becomes.
-        closure: path of the closure, empty where the engine's files will not be read.
-        weights: paths of the weights.
+        hot: path of the closure, or of the snapshot, that the first tier reads.
     """
     if settings.quick or settings.prefetch == "off":
         timeline.event("prefetch.declined", reason=settings.quick or "WARMIMAGE_PREFETCH=off")
         return
     if settings.prefetch not in ("", "on"):
         say(f"WARMIMAGE_PREFETCH is {settings.prefetch!r}, neither on nor off: prefetch stays on")
-    supervisor.helper("prefetch", lambda child: Prefetch(child).run(closure, weights))
+
+    def work(child: Timeline) -> None:
+        from .prefetch import Prefetch  # PID 1 itself does without it, and starts the engine sooner
+
+        Prefetch(child).run(settings, [hot])
+
+    supervisor.helper("prefetch", work)
 
 
 def _download(settings: Settings, timeline: Timeline, supervisor: Supervisor) -> int:

@@ -1,4 +1,7 @@
-"""The page cache: how much of a file is resident, and how to make it so."""
+"""The page cache: how much of a file is resident, and how to make it so.
+
+Stands alone: ``warmimage doctor`` takes this file into containers of images that have none of it.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,26 @@ import ctypes
 import errno
 import mmap
 import os
-import threading
-from collections.abc import Callable
 
-BLOCK = 16 << 20  # bytes per read: large enough for network file systems to stream, small enough to stop soon
+#: Bytes per read: large enough for network file systems to stream, small enough to stop soon.
+BLOCK = 16 << 20
 
 #: Distance of two samples, in bytes: a sample costs some 10 microseconds, so a gigabyte costs 5 ms.
 STRIDE = 2 << 20
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = [
+    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
+]  # fmt: skip
+_LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_LIBC.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+_LIBC.readahead.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_size_t]
+_LIBC.readahead.restype = ctypes.c_ssize_t
+
 _SYS_CACHESTAT = 451  # the number on every architecture; Linux 6.5 and later
+_MADV_POPULATE_READ = 22  # Linux 5.14 and later
 
 
 class _Range(ctypes.Structure):
@@ -30,43 +43,62 @@ class _CacheStat(ctypes.Structure):
 def resident_bytes(path: str) -> int:
     """Return how many bytes of a file are in the page cache.
 
-    Asks ``cachestat`` (Linux 6.5), else ``mincore`` on a mapping of the file.  The kernel answers neither for files of
-    others that we may only read, as an image's are to its user: the first fails, the second would call every page
-    resident (``can_do_mincore``).
-
     Raises:
-        PermissionError: it is such a file; ``sampled_bytes`` may tell.
+        PermissionError: the kernel does not tell of this file, see ``resident_range``; ``sampled_bytes`` may.
         OSError: the file cannot be opened, or neither call is allowed.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        size = os.fstat(descriptor).st_size
-        if size == 0:
-            return 0
-        with contextlib.suppress(OSError):
-            return min(size, cachestat(descriptor) * mmap.PAGESIZE)
-        if os.fstat(descriptor).st_uid == os.geteuid() or os.access(path, os.W_OK):
-            return min(size, mincore(descriptor, size) * mmap.PAGESIZE)
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        return resident_range(descriptor, 0, os.fstat(descriptor).st_size)
     finally:
         os.close(descriptor)
 
 
-def cachestat(descriptor: int) -> int:
-    """Return the number of resident pages of an open file, as ``cachestat`` tells it.
+def resident_range(descriptor: int, offset: int, length: int) -> int:
+    """Return how many bytes of a part of an open file are in the page cache.
+
+    Asks ``cachestat`` (Linux 6.5), else ``mincore`` on a mapping of the part.  The kernel answers neither for files of
+    others that we may only read, as an image's are to its user: the first fails, the second would call every page
+    resident (``can_do_mincore``).
+
+    Args:
+        descriptor: the open file.
+        offset: where the part begins, in bytes: a multiple of the page size.
+        length: its bytes.
+
+    Raises:
+        PermissionError: it is such a file.
+        OSError: neither call is allowed.
+    """
+    if length <= 0:
+        return 0
+    try:
+        return min(length, cachestat(descriptor, offset, length) * mmap.PAGESIZE)
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            refused: OSError | None = error
+        else:
+            refused = None  # an older kernel, or a filter that forbids the call
+    link = f"/proc/self/fd/{descriptor}"
+    if os.fstat(descriptor).st_uid == os.geteuid() or os.access(link, os.W_OK):
+        return min(length, mincore(descriptor, length, offset) * mmap.PAGESIZE)
+    raise refused or PermissionError(errno.EPERM, os.strerror(errno.EPERM), link)
+
+
+def cachestat(descriptor: int, offset: int = 0, length: int = 0) -> int:
+    """Return the number of resident pages of an open file, or of a part of it, as ``cachestat`` tells it.
 
     Raises:
         OSError: the kernel is older than Linux 6.5, or does not tell of this file, or a filter forbids the call.
     """
-    whole, result = _Range(0, 0), _CacheStat()
-    if _LIBC.syscall(_SYS_CACHESTAT, descriptor, ctypes.byref(whole), ctypes.byref(result), 0):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    part, result = _Range(offset, length), _CacheStat()
+    if _LIBC.syscall(_SYS_CACHESTAT, descriptor, ctypes.byref(part), ctypes.byref(result), 0):
+        raise _failed()
     return int(result.cache)
 
 
-def sampled_bytes(path: str) -> int:
-    """Return about how many bytes of a file are resident, from one page in every ``STRIDE`` bytes.
+def sampled_bytes(path: str, offset: int = 0, length: int | None = None) -> int:
+    """Return about how many bytes of a file, or of a part of it, are resident, from one page per ``STRIDE`` bytes.
 
     Reads each sample and looks whether the kernel charged this thread for fetching it from storage.  That holds for
     block devices, so for an image's layers; some network and FUSE file systems charge nobody, and look resident.
@@ -78,15 +110,15 @@ def sampled_bytes(path: str) -> int:
     try:
         page = bytearray(1)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # no readahead: a sample fetches its own page alone
-        size = os.fstat(descriptor).st_size
-        offsets = range(0, size, STRIDE)
+        size = os.fstat(descriptor).st_size - offset if length is None else length
+        samples = range(offset, offset + size, STRIDE)
         resident = 0
         fetched = fetched_bytes()
-        for offset in offsets:
-            os.preadv(descriptor, [page], offset)
+        for sample in samples:
+            os.preadv(descriptor, [page], sample)
             before, fetched = fetched, fetched_bytes()
             resident += before == fetched
-        return size * resident // len(offsets) if size else 0
+        return size * resident // len(samples) if samples else 0
     finally:
         os.close(descriptor)
 
@@ -100,76 +132,82 @@ def fetched_bytes() -> int:
     raise OSError(errno.ENOTSUP, "no account of reads", "/proc/thread-self/io")
 
 
-def mincore(descriptor: int, size: int) -> int:
-    """Return the number of resident pages of an open file."""
-    pages = -(-size // mmap.PAGESIZE)
-    vector = (ctypes.c_ubyte * pages)()
-    # A private mapping, only so that ctypes can take the address of a file opened for reading; no page is touched.
-    with mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE) as mapping:
-        view = (ctypes.c_char * size).from_buffer(mapping)
-        failed = _LIBC.mincore(ctypes.byref(view), ctypes.c_size_t(size), vector)
-        number = ctypes.get_errno()
-        del view
-    if failed:
-        raise OSError(number, os.strerror(number))
+def mincore(descriptor: int, size: int, offset: int = 0) -> int:
+    """Return the number of resident pages in ``size`` bytes of an open file from ``offset``."""
+    vector = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+    address = _mapped(descriptor, offset, size)
+    try:
+        if _LIBC.mincore(address, size, vector):
+            raise _failed()
+    finally:
+        _LIBC.munmap(address, size)
     return sum(entry & 1 for entry in vector)
 
 
-def read_through(path: str, stop: threading.Event, limit: int | None = None) -> int:
-    """Read a file from start to end so that its pages become resident; keep nothing of it.
-
-    Args:
-        path: the file.
-        stop: ends the reading after the current block when set.
-        limit: bytes to read at most.
-
-    Returns:
-        The bytes read.
+def populate(descriptor: int, offset: int, length: int, *advice: int) -> None:
+    """Make a part of an open file resident by mapping it for a moment; nothing is copied.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the kernel is older than Linux 5.14, or the part cannot be read, such as behind the file's end.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    address = _mapped(descriptor, offset, length)
     try:
-        # No larger than the file: most of an image's are small, and a block of zeros costs a millisecond to make.
-        buffer = bytearray(min(BLOCK, max(os.fstat(descriptor).st_size, mmap.PAGESIZE)))
-        done = 0
-        while not stop.is_set() and (limit is None or done < limit):
-            count = os.preadv(descriptor, [buffer], done)  # releases the GIL, so readers run side by side
-            if count == 0:
-                break
-            done += count
-        return done
+        for hint in advice:
+            _LIBC.madvise(address, length, hint)  # a kernel that does not know it reads all the same
+        if _LIBC.madvise(address, length, _MADV_POPULATE_READ):
+            raise _failed()
     finally:
-        os.close(descriptor)
+        _LIBC.munmap(address, length)
 
 
-def memory_headroom(read: Callable[[str], str | None] | None = None) -> int:
-    """Return how many bytes of page cache this container can hold without pushing out memory in use.
+def readahead(descriptor: int, offset: int, length: int) -> None:
+    """Ask the kernel to read a part of an open file; it may read less, and returns before it is there.
 
-    The host's ``MemAvailable``, or less where a memory cgroup (version 2 or 1) bounds the container: page cache is
-    charged to the cgroup that first touches it.
+    Raises:
+        OSError: the file system has no page cache, or the descriptor is no file's.
     """
-    read = read or _read
-    headroom = 1 << 62
-    for row in (read("/proc/meminfo") or "").splitlines():
-        if row.startswith("MemAvailable:"):
-            headroom = int(row.split()[1]) * 1024
-    for limit_file, stat_file, anonymous in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.stat", "anon"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.stat", "total_rss"),
-    ):
-        limit = (read(limit_file) or "").strip()
-        if not limit.isdigit():
-            continue
-        used = [int(row.split()[1]) for row in (read(stat_file) or "").splitlines() if row.split()[0] == anonymous]
-        headroom = min(headroom, max(0, int(limit) - sum(used)))
-    return headroom
+    if _LIBC.readahead(descriptor, offset, length):
+        raise _failed()
 
 
-def _read(path: str) -> str | None:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read()
-    except OSError:
-        return None
+def fetch_range(descriptor: int, offset: int, length: int) -> int:
+    """Make a part of an open file resident, in the way that was measured to be the best (docs/prefetch.md).
+
+    Args:
+        descriptor: the open file.
+        offset: where the part begins, in bytes: a multiple of the page size.
+        length: its bytes.
+
+    Returns:
+        How many bytes there were: fewer where the file has become shorter.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if length > STRIDE:  # for less, making a mapping costs more than a copy
+        # Reading tells better what is wrong: no such call before Linux 5.14, no mapping of this file, no such page.
+        with contextlib.suppress(OSError):
+            populate(descriptor, offset, length, mmap.MADV_HUGEPAGE)
+            return length
+    buffer = bytearray(min(length, STRIDE))
+    done = 0
+    while done < length:
+        with memoryview(buffer) as view:
+            count = os.preadv(descriptor, [view[: length - done]], offset + done)  # releases the GIL
+        if count == 0:
+            break
+        done += count
+    return done
+
+
+def _mapped(descriptor: int, offset: int, length: int) -> int:
+    """Map a part of an open file for reading, and return the address; no page is touched."""
+    address = _LIBC.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset)
+    if address in (None, ctypes.c_void_p(-1).value):
+        raise _failed()
+    return int(address)
+
+
+def _failed() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

@@ -1,6 +1,6 @@
 """Prefetch: a helper of PID 1 that reads what the start will need into the page cache while Python imports.
 
-First the image's hot files, which the imports wait for, then the weights in load order.  Once per container, never
+First what the imports wait for, then the model in the order in which the engine loads it.  Once per container, never
 more than memory can hold, and no longer than until the server is ready.
 """
 
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from queue import SimpleQueue
+from collections.abc import Iterable, Sequence
 
-from .pagecache import STRIDE, memory_headroom, read_through, resident_bytes, sampled_bytes
+from . import weights
+from .accelerator import Accelerator
+from .memory import memory_headroom
+from .pagecache import resident_bytes, resident_range, sampled_bytes
+from .reading import CAP_SECONDS, STALL_SECONDS, Look, Reading
+from .settings import CLOSURE, Settings, initial_environment, load
 from .timeline import Timeline
-
-READERS = 4
 
 #: The image's files are recorded in load order; where this many are resident, so are the rest, and looking at
 #: thousands of small ones would cost more than it brings (measured: 0.16 s for 3,400 files).
@@ -27,90 +28,169 @@ SAMPLE = 64
 #: Share of the free memory that prefetch may fill; the rest is for the server to come up in.
 MEMORY_SHARE = 0.7
 
+#: GPUs that have no memory of their own: what the page cache takes, they lack.
+_UNIFIED = re.compile(r"\b(G[BH](10|200|300)|Orin|Thor|Xavier|Tegra)\b", re.IGNORECASE)
+
 
 class Prefetch:
     """Reads files into the page cache until all are there, or until told to stop.
 
     Args:
         timeline: where its events go.
+        stall: seconds without a byte after which a volume counts as hung.
+        cap: seconds after which it ends in any case.
     """
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: Timeline, *, stall: float = STALL_SECONDS, cap: float = CAP_SECONDS) -> None:
         self._timeline = timeline
-        self._stop = threading.Event()
-        self._ended = ""
+        self._stall, self._cap = stall, cap
+        self._readings: list[Reading] = []
+        self._stopped = ""
+        self._wake = threading.Event()  # set when what is waited for has come, or the end
 
-    def run(self, closure: str, weights: Sequence[str]) -> None:
-        """Prefetch the hot files that ``closure`` lists, then ``weights``; the work of a helper process.
+    def run(self, settings: Settings, hot: Sequence[str]) -> bool:
+        """Prefetch the image's hot files, then the model; the work of a helper process.
+
+        A model on a volume without a block device, as a network's, does not wait for the image: they do not share a
+        disk.
 
         Args:
-            closure: path of the closure recorded when the image was built; it may be missing.  An empty string where
-                the image's files will not be read.
-            weights: paths of the weights in load order.
+            settings: what this start is to do.
+            hot: where the image's hot files are: the closure, which lists them, or the snapshot's folder.  What is
+                missing counts as empty.
+
+        Returns:
+            Whether everything is resident now.
         """
         signal.signal(signal.SIGTERM, self._end)
-        budget = int(memory_headroom() * MEMORY_SHARE)
-        if not closure:
-            self._timeline.event("prefetch.declined", target="image", reason="this start imports nothing")
-        elif os.path.exists(closure):
+        reason = unified(settings)
+        if reason:
+            self._timeline.event("prefetch.declined", reason=reason)
+            return False
+        whole: list[bool] = []
+        image = threading.Thread(target=lambda: whole.extend(map(self._image, hot)), daemon=True)
+        image.start()
+        model = self._find(settings)
+        if not model.apart:
+            image.join()  # the disk is one; a signal ends this, for it ends the reading
+        if model.declined:
+            self._timeline.event("prefetch.declined", target="weights", reason=model.declined)
+        else:
+            whole.append(self._read("weights", model.files, volume_range, model.size, model.skipped))
+        image.join()
+        return not model.declined and all(whole)
+
+    def _find(self, settings: Settings) -> weights.Model:
+        """Return what to read of the model; the volume may take its time, and signals are taken meanwhile."""
+        found: list[weights.Model] = []
+
+        def find() -> None:
             try:
-                budget -= self._read_image(closure, budget)
+                found.append(weights.find(settings))
+            finally:
+                self._wake.set()
+
+        threading.Thread(target=find, daemon=True).start()
+        self._wake.wait(self._stall)
+        return (
+            found[0]
+            if found
+            else weights.Model(declined=self._stopped or f"the volume has not answered for {self._stall:g} s")
+        )
+
+    def _image(self, hot: str) -> bool:
+        """Read the image's hot files unless they are there; return whether they are now."""
+        if os.path.isdir(hot):
+            return self._read("snapshot", dump_files(hot), layer_range)
+        if os.path.exists(hot):
+            try:
+                with open(hot, encoding="utf-8") as file:
+                    files = [str(path) for path in json.load(file)["files"]]
             except (OSError, ValueError, KeyError, TypeError) as error:  # a damaged closure must not cost the weights
                 self._timeline.event("prefetch.declined", target="image", reason=repr(error))
-        self._read("weights", weights, budget, volume_bytes)
-
-    def _read_image(self, closure: str, budget: int) -> int:
-        """Read the image's hot files unless they are there; return the bytes that they want in memory."""
-        with open(closure, encoding="utf-8") as file:
-            files = json.load(file)["files"]
-        if not all(layer_bytes(path) >= os.path.getsize(path) for path in files[:SAMPLE] if os.path.exists(path)):
-            return self._read("image", files, budget, layer_bytes)
-        reason = f"the first {min(SAMPLE, len(files))} files are resident"
-        self._timeline.event("prefetch.declined", target="image", reason=reason)
-        return 0
+                return False
+            if not are_resident(files[:SAMPLE]):
+                return self._read("image", files, layer_range)
+            reason = f"the first {min(SAMPLE, len(files))} files are resident"
+            self._timeline.event("prefetch.declined", target="image", reason=reason)
+        return True
 
     def _end(self, _number: int, _frame: object) -> None:
-        self._ended = "server ready or stopping"
-        self._stop.set()
+        self._stopped = "server ready or stopping"
+        self._wake.set()
+        for reading in self._readings:
+            reading.stop(self._stopped)
 
-    def _read(self, target: str, paths: Sequence[str], budget: int, look: Callable[[str], int]) -> int:
-        """Read one target's files and say in one event what came of it; return the bytes that it wants in memory.
+    def _budget(self, reading: Reading) -> int:
+        """Return how many bytes one reading may have resident, with what the others want."""
+        others = sum(other.outcome.wanted for other in self._readings if other is not reading)
+        return int(memory_headroom() * MEMORY_SHARE) - others
 
-        ``look`` tells how many bytes of a file are resident.
+    def _read(self, target: str, paths: Sequence[str], look: Look, size: int = 0, skipped: Iterable[str] = ()) -> bool:
+        """Read one target's files and say in one event what came of it; return whether all of it is resident.
+
+        ``size`` is that of all files, 0 where only reading them tells.
         """
-        began = time.monotonic()
-        work = _Work(SimpleQueue(), self._stop)
-        readers = [threading.Thread(target=work.drain, daemon=True) for _ in range(READERS)]
-        for reader in readers:
-            reader.start()
-        wanted = resident = 0
-        reason = "done"
-        for path in paths:
-            if self._stop.is_set():
-                break
-            try:
-                size = os.path.getsize(path)
-                cached = look(path) if size > STRIDE else 0  # a small file is read sooner than looked at
-            except OSError as error:
-                work.failures.append(f"{path}: {error.strerror}")
-                continue
-            if wanted + size > budget:
-                reason = f"memory window of {budget} bytes"
-                break
-            wanted += size
-            resident += cached
-            if cached < size:
-                work.queue.put(path)
-        for _ in readers:
-            work.queue.put(None)
-        for reader in readers:
-            reader.join()
+        reading = Reading(paths, look, lambda: self._budget(reading), stall=self._stall, cap=self._cap)
+        self._readings.append(reading)
+        if self._stopped:
+            reading.stop(self._stopped)
+        outcome = reading.run()
+        failures = [*skipped, *outcome.failures]
         self._timeline.event(
-            "prefetch.ended", target=target, files=len(paths), wanted_bytes=wanted, resident_bytes=resident,
-            read_bytes=sum(work.done), seconds=round(time.monotonic() - began, 3), reason=self._ended or reason,
-            failures=work.failures[:8],
+            "prefetch.ended", target=target, files=len(paths), wanted_bytes=size or outcome.wanted,
+            resident_bytes=outcome.resident, read_bytes=outcome.read, seconds=round(outcome.seconds, 3),
+            rate=outcome.rate, reason=outcome.reason, failures=failures[:8],
         )  # fmt: skip
-        return wanted
+        return outcome.reason == "done" and not failures
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prefetch without starting anything: an image's command ``prefetch [ENGINE ARGUMENT]...``.
+
+    Writes the events to standard output.
+
+    Args:
+        arguments: the engine arguments of the start to prefetch for.
+
+    Returns:
+        0 when everything is resident now, else 1.
+    """
+    timeline = Timeline.onto(1, "prefetch")
+    try:
+        settings = load(arguments, initial_environment(), "")
+    except (OSError, ValueError) as error:
+        timeline.event("prefetch.failed", reason=repr(error))
+        return 1
+    return 0 if Prefetch(timeline).run(settings, [settings.snapshot, CLOSURE]) else 1
+
+
+def unified(settings: Settings) -> str:
+    """Return why nothing is read ahead on this machine's GPU, or an empty string.
+
+    Where CPU and GPU share one memory, the page cache counts as used memory of the GPU: the engine finds less of it for
+    its KV cache, or fails to load.  ``WARMIMAGE_PREFETCH=on`` reads all the same.
+    """
+    if settings.prefetch == "on":
+        return ""
+    names = [name for name in Accelerator.here().gpus if _UNIFIED.search(name)]
+    return (
+        f"{names[0]} shares its memory with the page cache; WARMIMAGE_PREFETCH=on reads all the same" if names else ""
+    )
+
+
+def are_resident(paths: Iterable[str]) -> bool:
+    """Return whether files of the image are in the page cache, those that exist."""
+    return all(layer_bytes(path) >= os.path.getsize(path) for path in paths if os.path.exists(path))
+
+
+def dump_files(directory: str) -> list[str]:
+    """Return the files of a snapshot, the largest first: the memory's pages, which the restore waits for."""
+    try:
+        found = [entry for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
+        return [entry.path for entry in sorted(found, key=lambda entry: -entry.stat().st_size)]
+    except OSError:
+        return []  # the tier itself says what is wrong with it
 
 
 def layer_bytes(path: str) -> int:
@@ -121,33 +201,20 @@ def layer_bytes(path: str) -> int:
         return sampled_bytes(path)
 
 
-def volume_bytes(path: str) -> int:
-    """Return how many bytes of a volume's file are resident, 0 where the kernel does not tell.
+def layer_range(path: str, descriptor: int, offset: int, length: int) -> int:
+    """Return the same of a part of an open file."""
+    try:
+        return resident_range(descriptor, offset, length)
+    except PermissionError:
+        return sampled_bytes(path, offset, length)
+
+
+def volume_range(_path: str, descriptor: int, offset: int, length: int) -> int:
+    """Return how many bytes of a part of a volume's file are resident, 0 where the kernel does not tell.
 
     Samples would not do: on a file system that accounts no reads all would look resident, and nothing be prefetched.
     """
     try:
-        return resident_bytes(path)
+        return resident_range(descriptor, offset, length)
     except PermissionError:
         return 0
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Files to read, and what came of them; several readers share it."""
-
-    queue: SimpleQueue[str | None]
-    stop: threading.Event
-    done: list[int] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    def drain(self) -> None:
-        """Read files until there are no more."""
-        while not self.stop.is_set():
-            path = self.queue.get()
-            if path is None:
-                return
-            try:
-                self.done.append(read_through(path, self.stop))
-            except OSError as error:
-                self.failures.append(f"{path}: {error.strerror}")

@@ -58,6 +58,18 @@ def native_libraries(patterns: Sequence[str], mapped: Sequence[str]) -> list[str
     return [path for path in dict.fromkeys(allowed) if path in mapped]
 
 
+def opened_files() -> dict[str, None]:
+    """Return what from now on gets the path of each file that this process opens, in order."""
+    opened: dict[str, None] = {}
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str):
+            opened[arguments[0]] = None
+
+    sys.addaudithook(note)
+    return opened
+
+
 def attempt(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
     """Import the closure in this process, without some modules, and return what was found.
 
@@ -70,7 +82,7 @@ def attempt(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, An
     """
     os.environ.update(imports["import_environment"])
     modules = [name for name in imports["modules"] if name not in left_out]
-    watch = Watch()
+    watch, opened = Watch(), opened_files()
     began = time.monotonic()
     skipped = import_closure(modules, watch.look)
     seconds = time.monotonic() - began
@@ -78,6 +90,7 @@ def attempt(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, An
     # In load order.  The engine's own libraries are left to `libraries`: of their bytes a start touches a small part.
     native = native_libraries(imports["native_libraries"], mapped)
     files = [path for path in dict.fromkeys([*module_files(), *mapped]) if path not in native]
+    known = {*files, *native}
     unfit = {entry["module"] for entry in skipped}
     return {
         "modules": [name for name in modules if name not in unfit],
@@ -87,10 +100,17 @@ def attempt(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, An
         "files": files,
         "bytes": sum(os.path.getsize(path) for path in files),
         "libraries": native,
+        # Read and not imported: transformers looks into the source of every model.
+        "read": [path for path in list(opened) if path not in known and _is_kept(path)],
         "offences": watch.offences,
         "imported": len(sys.modules),
         "seconds": round(seconds, 1),
     }
+
+
+def _is_kept(path: str) -> bool:
+    """Return whether a path is that of a file on a disk."""
+    return path.startswith("/") and not path.startswith(("/proc/", "/sys/", "/dev/")) and os.path.isfile(path)
 
 
 def attempt_apart(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any] | None:

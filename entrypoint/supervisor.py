@@ -202,7 +202,9 @@ class Supervisor:
             if number == signal.SIGCHLD:
                 continue
             self._timeline.event("signal", name=signal_name(number))
-            self._stopped = number if number in STOP_SIGNALS else self._stopped
+            if number in STOP_SIGNALS:
+                self._stopped = number
+                self.stop_helpers()
             if self.engine:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.engine, number)

@@ -53,6 +53,13 @@ class Timeline:
             self._descriptor = -1
             say(f"timeline ends here: {error.strerror}: {self.path}")
 
+    @classmethod
+    def onto(cls, descriptor: int, process: str) -> Timeline:
+        """Return a timeline that is written to an open file, such as standard output."""
+        made = cls("", process)
+        made._descriptor = descriptor
+        return made
+
     @property
     def descriptor(self) -> int:
         """The number of its open file, -1 for none."""

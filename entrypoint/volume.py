@@ -80,3 +80,16 @@ def missing_shards(directory: str) -> list[str]:
             raise VolumeError(f"{name} in the model volume {directory} is not a safetensors index: {error}") from None
         return sorted(shard for shard in map(str, shards) if not os.path.lexists(os.path.join(directory, shard)))
     return []
+
+
+def survey(directory: str) -> dict[str, int]:
+    """Check that a model is there, and return number and size of its weights, as ``files`` and ``bytes``.
+
+    Raises:
+        VolumeError: there is none to serve.
+    """
+    weights = check(directory)
+    try:
+        return {"files": len(weights), "bytes": sum(os.path.getsize(path) for path in weights)}
+    except OSError as error:
+        raise VolumeError(f"{error.filename} cannot be read: {error.strerror}") from None

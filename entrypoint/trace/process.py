@@ -20,9 +20,14 @@ class NamedTimeline(Timeline):
     def __init__(self, path: str, supervisor: int) -> None:
         super().__init__(path, "")
         self._supervisor = supervisor
+        self._file = _identity(self._descriptor)
 
     def event(self, name: str, /, **fields: object) -> None:
         """Append one event; see ``Timeline.event``."""
+        if self._file != _identity(self._descriptor):
+            # In a fork for which the files were closed that it is not given, the number may be another file's by now.
+            super().__init__(self.path, self.process)
+            self._file = _identity(self._descriptor)
         self.process = self._name()
         super().event(name, **fields)
 
@@ -40,6 +45,14 @@ class NamedTimeline(Timeline):
                 return file.read().rstrip("\n")
         except OSError:
             return "python"
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def install(target: str) -> None:

@@ -39,7 +39,9 @@ def record(image: Image, **engine: object) -> tuple[int, str, dict[str, Any] | N
     """Run the closure's build step on some modules."""
     (image.root / "quitting.py").write_text("raise SystemExit(0)")
     (image.root / "failing.py").write_text("import no_such_module")
-    (image.root / "engine_module.py").write_text("import ctypes, os\nassert os.environ['HIDDEN'] == 'yes'")
+    (image.root / "engine_module.py").write_text(
+        "import ctypes, os\nassert os.environ['HIDDEN'] == 'yes'\nopen(__file__).close(); open('/proc/stat').close()"
+    )
     imports, output = image.root / "imports.json", image.root / "recorded.json"
     nothing = {"modules": [], "later": [], "preload": "", "required_modules": [], "native_libraries": []}
     asked = {**nothing, "import_environment": {"HIDDEN": "yes"}, **engine}
@@ -70,6 +72,9 @@ def test_closure_lists_files_and_libraries_and_what_was_skipped(image: Image) ->
     (library,) = closure["libraries"]
     assert os.path.basename(library).startswith("_ctypes.")
     assert library not in closure["files"], "libraries are opened, not read"
+    assert str(image.root / "engine_module.py") in closure["read"], "its bytecode is imported, its source is read"
+    assert not set(closure["read"]) & set(closure["files"])
+    assert not any(path.startswith("/proc/") for path in closure["read"])
 
 
 @pytest.mark.parametrize("module", ["failing", "quitting"])

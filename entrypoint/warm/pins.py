@@ -1,0 +1,94 @@
+"""Pinning: files that are resident stay so, because they are mapped and locked in memory (``mlock``)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+from collections.abc import Iterable
+
+from .ledger import File
+
+#: Bytes that one call locks: it reads what is not there, and cannot be stopped.
+STEP = 64 << 20
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = (
+    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
+)  # fmt: skip
+_LIBC.munmap.argtypes = _LIBC.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
+_FAILED = ctypes.c_void_p(-1).value
+
+
+class Pins:
+    """Locked files.  What they lock is charged to this container, and is let go when its process ends."""
+
+    def __init__(self) -> None:
+        self._locked: dict[str, tuple[int, int, tuple[int, int]]] = {}
+        self.refused = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes that are locked."""
+        return sum(length for _, length, _ in self._locked.values())
+
+    def keep(self, files: Iterable[File]) -> None:
+        """Lock the share of these files, and let go of all others; ends where the kernel allows no more."""
+        wanted = {file.path: file for file in files if file.share}
+        for path in [path for path in self._locked if path not in wanted]:
+            self._let_go(path)
+        self.refused = ""
+        for path, file in wanted.items():
+            try:
+                self._lock(path, file.share)
+            except OSError as error:
+                self.refused = f"{path}: {error.strerror}"
+                return
+
+    def _lock(self, path: str, length: int) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            length, identity = min(length, status.st_size), (status.st_dev, status.st_ino)
+            if path in self._locked:
+                if self._locked[path][1:] == (length, identity):
+                    return
+                self._let_go(path)
+            if not length:
+                return
+            # Shared and for reading: a private mapping for writing would get copies of the pages.
+            address = _LIBC.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+            if address == _FAILED:
+                raise _error()
+        finally:
+            os.close(descriptor)
+        for begin in range(0, length, STEP):
+            if _LIBC.mlock(address + begin, min(STEP, length - begin)):
+                failure = _error()
+                _LIBC.munmap(address, length)
+                raise failure
+        self._locked[path] = (address, length, identity)
+
+    def _let_go(self, path: str) -> None:
+        address, length, _ = self._locked.pop(path)
+        _LIBC.munmap(address, length)
+
+
+def drop(files: Iterable[File]) -> None:
+    """Have files dropped from the page cache, but for what other processes have mapped."""
+    for file in files:
+        with contextlib.suppress(OSError):  # it is gone, and so are its pages
+            descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    reasons = {1: "not permitted", 12: "more than RLIMIT_MEMLOCK or memory allow", 11: "memory is short"}
+    return OSError(number, reasons.get(number, os.strerror(number)))

@@ -1,0 +1,59 @@
+"""Is everything resident, and if not, why not: one line that names the cause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from . import quantity
+from .budget import Budget
+from .ledger import Sum
+
+#: Seconds without any progress after which a volume is said to hang.
+STALL = 60.0
+
+
+def complete(sums: Mapping[str, Sum], budget: Budget) -> bool:
+    """Return whether all is resident: what is wanted, or of it what the budget that was given allows."""
+    return all(each.warm for each in sums.values()) and not limited(sums, budget)
+
+
+def limited(sums: Mapping[str, Sum], budget: Budget) -> str:
+    """Return which limit keeps a part of what is wanted out of memory, an empty string where none does that unasked."""
+    if budget.given or not sum(each.over_budget for each in sums.values()):
+        return ""
+    wanted = quantity.said(sum(each.wanted for each in sums.values()))
+    return f"{wanted} are wanted, more than memory holds: {budget.bound}"
+
+
+def reason(sums: Mapping[str, Sum], budget: Budget, doing: str, idle: float, holding: str, kept: str) -> str:
+    """Return in one line what is resident, and what stands in the way of the rest.
+
+    Args:
+        sums: the targets.
+        budget: what may be resident.
+        doing: what is being done, such as ``reading PATH``; empty while nothing is.
+        idle: seconds since anything was read or looked at.
+        holding: the resource for whose pressure reading pauses, or an empty string.
+        kept: why the page cache does not keep what was read, or an empty string.
+    """
+    for name, each in sums.items():
+        if each.problems:
+            more = f" (and {len(each.problems) - 1} more)" if len(each.problems) > 1 else ""
+            return f"{name}: {each.problems[0]}{more}"
+    cause = limited(sums, budget) or kept
+    if cause:
+        return cause
+    planned = sum(each.wanted - each.over_budget for each in sums.values())
+    resident = sum(each.resident for each in sums.values())
+    unknown = sum(each.unknown for each in sums.values())
+    blind = f"; of {quantity.said(unknown)} the kernel does not tell this user" if unknown else ""
+    far = f"{quantity.said(resident)} of {quantity.said(planned)} are resident{blind}"
+    if complete(sums, budget):
+        within = f" within {budget.bound}" if any(each.over_budget for each in sums.values()) else ""
+        return f"warm{within}: {far}"
+    if holding:
+        others = "memory" if holding == "memory" else "storage"
+        return f"paused, as others wait for {others}: {far}"
+    if doing and idle > STALL:
+        return f"nothing has moved for {idle:.0f} s, {doing}: does the volume hang? {far}"
+    return f"not warm yet: {far}"
