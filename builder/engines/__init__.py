@@ -13,14 +13,14 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from ..errors import ConfigError
-from .adapter import EngineAdapter
+from .adapter import EngineAdapter, Loading
 from .sglang import SGLANG
 from .transformers import TRANSFORMERS
 from .vllm import VLLM
 
 GROUP = "warmimage.engines"
 
-__all__ = ["EngineAdapter", "adapters", "get"]
+__all__ = ["EngineAdapter", "Loading", "adapters", "get"]
 
 
 @cache

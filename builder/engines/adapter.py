@@ -10,6 +10,29 @@ SERVED_DIRECTORY = "/opt/warmimage/served"
 
 
 @dataclass(frozen=True)
+class Loading:
+    """How an engine is told which model to load and how, so that its files can be read ahead of it.
+
+    Attributes:
+        model_flags: flags that name another model: a path, or a name at a hub.
+        revision_flags: flags that name the hub's branch, tag or commit.
+        cache_flags: flags that name the cache folder of the hub's client.
+        format_flags: flags that name the load format.
+        preferred_weights: patterns of weights that the format ``auto`` takes before all others.
+        unread_formats: load formats that read no weights through the page cache, and why, in a few words.
+        modelscope_variable: the variable by which the engine asks ModelScope instead of the Hugging Face Hub.
+    """
+
+    model_flags: tuple[str, ...] = ()
+    revision_flags: tuple[str, ...] = ()
+    cache_flags: tuple[str, ...] = ()
+    format_flags: tuple[str, ...] = ()
+    preferred_weights: tuple[str, ...] = ()
+    unread_formats: Mapping[str, str] = field(default_factory=dict)
+    modelscope_variable: str = ""
+
+
+@dataclass(frozen=True)
 class EngineAdapter:
     """How one engine is installed, launched, watched and preloaded.
 
@@ -34,12 +57,16 @@ class EngineAdapter:
         unprobed_flags: flags after which readiness cannot be asked for over plain HTTP on that port.
         unchecked_flags: flags after which the engine does not load the volume's weight files.
         quick_flags: flags after which the engine prints something and ends.
+        loading: how it is told which model to load and how.
         modules: the modules to preload, in load order.
         model_modules: modules to preload for the model's architecture.
         required_modules: those of ``modules`` without which an image is broken.
         native_libraries: shared objects that use no Python, as patterns relative to ``sys.path`` entries, that may be
             opened before the imports.
         shared_memory: bytes of ``/dev/shm`` that the engine's processes want; 0 when they share none.
+        caches: per accelerator, what the engine compiles and keeps, by names of ours: the variable that says where, the
+            folder where it is not set, and a folder below either.  ``<home>``, ``<cache>`` (``XDG_CACHE_HOME``) and
+            ``<user>`` stand for those of the container.
         start_methods: the ``multiprocessing`` start methods that the engine accepts; empty when it starts no process.
         start_method_variable: the variable by which it takes one, or an empty string.
     """
@@ -61,8 +88,10 @@ class EngineAdapter:
     unprobed_flags: tuple[str, ...] = ()
     unchecked_flags: tuple[str, ...] = ()
     quick_flags: tuple[str, ...] = ("--help", "-h", "--version")
+    loading: Loading = Loading()
     native_libraries: tuple[str, ...] = ()
     shared_memory: int = 0
+    caches: Mapping[str, Mapping[str, tuple[str, str, str]]] = field(default_factory=dict)
     start_methods: tuple[str, ...] = ()
     start_method_variable: str = ""
 
@@ -81,6 +110,29 @@ HIDE_GPU = {
     "CUDA_VISIBLE_DEVICES": "",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     "OPENBLAS_NUM_THREADS": "1",
+}
+
+#: What PyTorch, Triton, CUDA's driver and the kernel libraries of engines compile at a first start, and keep.
+CUDA_CACHES = {
+    "triton": ("TRITON_CACHE_DIR", "<home>/.triton/cache", ""),
+    "inductor": ("TORCHINDUCTOR_CACHE_DIR", "/tmp/torchinductor_<user>", ""),  # noqa: S108 - PyTorch's own choice
+    "torch_extensions": ("TORCH_EXTENSIONS_DIR", "<cache>/torch_extensions", ""),
+    "flashinfer": ("FLASHINFER_WORKSPACE_BASE", "<home>", ".cache/flashinfer"),
+    "tvm_ffi": ("TVM_FFI_CACHE_DIR", "<cache>/tvm-ffi", ""),
+    "cuda": ("CUDA_CACHE_PATH", "<home>/.nv/ComputeCache", ""),
+}
+
+#: Weights in Mistral's own format, which vLLM and SGLang load where they lie beside those in the common one.
+CONSOLIDATED = ("consolidated*.safetensors",)
+
+#: Load formats that vLLM and SGLang share and that do not read weights through the page cache.
+UNREAD_FORMATS = {
+    "dummy": "it makes the weights up",
+    "fastsafetensors": "it reads past the page cache",
+    "instanttensor": "it reads past the page cache",
+    "runai_streamer": "it streams the weights by itself",
+    "runai_streamer_sharded": "it streams the weights by itself",
+    "tensorizer": "it streams the weights by itself",
 }
 
 #: Starts no threads for a library that imports load and do not use yet.

@@ -1,6 +1,15 @@
 """``sglang.launch_server``."""
 
-from .adapter import HIDE_GPU, NO_THREADS, TORCH_LIBRARIES, EngineAdapter
+from .adapter import (
+    CONSOLIDATED,
+    CUDA_CACHES,
+    HIDE_GPU,
+    NO_THREADS,
+    TORCH_LIBRARIES,
+    UNREAD_FORMATS,
+    EngineAdapter,
+    Loading,
+)
 
 SGLANG = EngineAdapter(
     name="sglang",
@@ -29,7 +38,21 @@ SGLANG = EngineAdapter(
     modules=("torch", "transformers", "sglang.launch_server", "sglang.srt.entrypoints.http_server"),
     required_modules=("torch", "sglang.launch_server"),
     model_modules=("sglang.srt.models.{model_type}",),
+    loading=Loading(
+        model_flags=("--model-path", "--model"),
+        revision_flags=("--revision",),
+        cache_flags=("--download-dir",),
+        format_flags=("--load-format",),
+        preferred_weights=CONSOLIDATED,
+        unread_formats={
+            **UNREAD_FORMATS,
+            "remote": "the weights are not on a volume",
+            "remote_instance": "the weights are not on a volume",
+        },
+        modelscope_variable="SGLANG_USE_MODELSCOPE",
+    ),
     native_libraries=TORCH_LIBRARIES,
     shared_memory=1 << 30,
+    caches={"cuda": {"deep_gemm": ("SGLANG_DG_CACHE_DIR", "<home>/.cache/deep_gemm", ""), **CUDA_CACHES}},
     start_methods=("spawn",),
 )

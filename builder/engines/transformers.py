@@ -1,14 +1,15 @@
 """``transformers serve``: the embedded default engine."""
 
-from .adapter import HIDE_GPU, NO_THREADS, TORCH_LIBRARIES, EngineAdapter
+from .adapter import CUDA_CACHES, HIDE_GPU, NO_THREADS, TORCH_LIBRARIES, EngineAdapter
 
 TRANSFORMERS = EngineAdapter(
     name="transformers",
     distribution="transformers",
     version="5.23.0",
     requirements={
-        "cpu": ("transformers[serving]=={version}", "torch==2.13.0"),
-        "cuda": ("transformers[serving]=={version}", "torch==2.13.0"),
+        # prometheus_client is for the image's own command ``warm``; the rest of what that needs comes with [serving].
+        "cpu": ("transformers[serving]=={version}", "torch==2.13.0", "prometheus_client==0.26.0"),
+        "cuda": ("transformers[serving]=={version}", "torch==2.13.0", "prometheus_client==0.26.0"),
     },
     python=">=3.11,<3.14",
     # The server answers to nothing but the very string it was given as its model.
@@ -31,4 +32,5 @@ TRANSFORMERS = EngineAdapter(
     required_modules=("torch", "transformers", "transformers.cli.transformers"),
     model_modules=("transformers.models.{model_type}.modeling_{model_type}",),
     native_libraries=TORCH_LIBRARIES,
+    caches={"cuda": CUDA_CACHES},
 )

@@ -1,6 +1,15 @@
 """``vllm serve``."""
 
-from .adapter import HIDE_GPU, NO_THREADS, TORCH_LIBRARIES, EngineAdapter
+from .adapter import (
+    CONSOLIDATED,
+    CUDA_CACHES,
+    HIDE_GPU,
+    NO_THREADS,
+    TORCH_LIBRARIES,
+    UNREAD_FORMATS,
+    EngineAdapter,
+    Loading,
+)
 
 VLLM = EngineAdapter(
     name="vllm",
@@ -25,8 +34,19 @@ VLLM = EngineAdapter(
     ),
     required_modules=("torch", "vllm.entrypoints.cli.main"),
     model_modules=("vllm.model_executor.models.{model_type}",),
+    loading=Loading(
+        model_flags=("--model",),
+        revision_flags=("--revision",),
+        cache_flags=("--download-dir",),
+        format_flags=("--load-format",),
+        preferred_weights=CONSOLIDATED,
+        unread_formats=UNREAD_FORMATS,
+        modelscope_variable="VLLM_USE_MODELSCOPE",
+    ),
     native_libraries=TORCH_LIBRARIES,
     shared_memory=1 << 30,
+    # torch.compile's, DeepGEMM's, and what it has found out about the model's class lie below its own folder.
+    caches={"cuda": {"vllm": ("VLLM_CACHE_ROOT", "<cache>/vllm", ""), **CUDA_CACHES}},
     # Of 0.32: its check of the variable refuses any other, and its CPU platform forces spawn.
     start_methods=("fork", "spawn"),
     start_method_variable="VLLM_WORKER_MULTIPROC_METHOD",

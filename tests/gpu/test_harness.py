@@ -1,0 +1,50 @@
+"""The harness's own parts that need no GPU; that it says why it measures nothing here."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from . import machine, shapes
+from .start import Arm
+
+
+def test_without_a_gpu_it_says_so_and_does_nothing(tmp_path: Path) -> None:
+    if not machine.missing("cuda"):
+        pytest.skip("this machine has a GPU")
+    command = [sys.executable, "-m", "tests.gpu", "--output", str(tmp_path / "results")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("skipped: ")
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_arm_is_read_from_its_name() -> None:
+    arm = Arm.parse("own/warm/cold+WARMIMAGE_TRACE=imports@20")
+    assert (arm.name, arm.load) == ("own-warm-cold", 20.0)
+    environment = arm.environment()
+    assert environment["WARMIMAGE_START"] == "plain"
+    assert environment["WARMIMAGE_PREFETCH"] == environment["WARMIMAGE_CACHES"] == "off"
+    assert environment["WARMIMAGE_TRACE"] == "imports"
+    with pytest.raises(ValueError, match="no arm"):
+        Arm.parse("plain/lukewarm/cold")
+
+
+def test_a_model_is_whole_and_says_only_what_its_tokenizer_knows(tmp_path: Path) -> None:
+    folder = shapes.make("tiny", tmp_path / "tiny")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    data = (folder / "model-00001-of-00001.safetensors").read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    assert set(index["weight_map"]) == set(header) - {"__metadata__"}
+    assert len(data) == 8 + length + index["metadata"]["total_size"]
+    begin, end = header["model.embed_tokens.weight"]["data_offsets"]
+    hidden = header["model.embed_tokens.weight"]["shape"][1]
+    last = data[8 + length + end - 2 * hidden : 8 + length + end]
+    assert not any(last), "no logit for what the tokenizer has no word for"
+    assert any(data[8 + length + begin : 8 + length + begin + 2 * hidden])
