@@ -18,7 +18,7 @@ demo: $(VENV)/installed ## Build an image for a small model, run it, show the an
 	.ci/with-engine $(PY) -m tests.demo
 
 test: lint typecheck ## All that CI runs: lint, types, unit tests, and real images on a real engine
-	WITH_ENGINE_ALSO='docker-registry=docker-registry chromium=chromium chromedriver=chromium-driver' \
+	WITH_ENGINE_ALSO='docker-registry=docker-registry chromium=chromium chromedriver=chromium-driver promtool=prometheus fusermount3=fuse3 vmtouch=vmtouch' \
 		.ci/with-engine $(PYTEST) $(TESTS) -m "not slow"
 
 lint: $(VENV)/installed ## Check style

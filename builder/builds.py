@@ -12,7 +12,7 @@ from pathlib import Path
 import docker
 from platformdirs import user_cache_path
 
-from . import buildkit, containers, context, docker_engine, image, planner, recording, snapshot, wheels
+from . import buildkit, containers, context, docker_engine, image, planner, recording, snapshot, values, warmer, wheels
 from .buildkit import Progress
 from .config import Config, parse_size
 from .console import console, human_bytes, note, phase
@@ -35,7 +35,7 @@ def describe(config: Config, lock_file: Path) -> str:
     return json.dumps({"plan": plan.model_dump(), "command": command}, indent=2)
 
 
-def build(config: Config, lock_file: Path, *, push: bool, progress: Progress) -> str:
+def build(config: Config, lock_file: Path, *, push: bool, progress: Progress, values_file: Path | None = None) -> str:
     """Build the configured image and return its digest reference.
 
     Args:
@@ -43,6 +43,7 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress) ->
         lock_file: the wheels' lock; written when something new was resolved and the build succeeded.
         push: push every tag.
         progress: how to show the build's steps.
+        values_file: where to write the image's values for the Helm chart; ``None`` writes none.
 
     Raises:
         GateMissed: the image is larger than ``max_size``; it is there all the same, but not pushed.
@@ -50,6 +51,8 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress) ->
     """
     if push and not config.tags:
         raise UsageError("--push needs a tag to push", fix="--tag REGISTRY/NAME:TAG")
+    if values_file:
+        values.check(values_file)
     builder = buildkit.find_builder()
     inputs = planner.resolve(config, lock_file)
     plan = planner.make_plan(config, inputs)
@@ -68,11 +71,12 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress) ->
 
         known = _recorded(client, config, plan, inputs, make)
         plan = known or plan
-        reference, plan = _with_snapshot(client, builder, config, plan, progress, make)
+        reference, plan = _with_snapshot(client, builder, config, plan, progress, make, inputs.model.directory)
     # By a tag where there is one: not every image store finds an image by the id that BuildKit gives.
     report = image.inspect(client, config.tags[0] if config.tags else reference)
     wheels.write_lock(inputs.wheelset, lock_file)
     _show_sizes(report)
+    warmer.tell_of_face(client, report.reference, plan)
     if config.max_size and report.size_bytes > parse_size(config.max_size):
         raise GateMissed(
             "the image is larger than allowed", where="max_size", got=human_bytes(report.size_bytes),
@@ -81,6 +85,10 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress) ->
     if push:
         with phase(f"pushed {', '.join(config.tags)}"):
             reference = next(iter([docker_engine.push(client, tag) for tag in config.tags]))
+    if values_file and config.tags:
+        built = values.inspect(client, report, reference if push else "", inputs.model.weight_bytes)
+        values.write(values_file, built)
+        note(f"values for the Helm chart: {values_file}")
     _show_next(client, config, plan, config.tags[0] if config.tags else reference)
     return reference
 
@@ -120,7 +128,7 @@ def _recorded(
 
 def _with_snapshot(
     client: docker.DockerClient, builder: buildkit.Builder, config: Config, plan: Plan, progress: Progress,
-    make: Callable[[Plan, Sequence[str]], str],
+    make: Callable[[Plan, Sequence[str]], str], model_dir: Path | None,
 ) -> tuple[str, Plan]:  # fmt: skip
     """Build the image, and where one is wanted and to be had, the one with a snapshot on top of it.
 
@@ -131,6 +139,7 @@ def _with_snapshot(
         plan: the plan of the image without a snapshot.
         progress: how to show the build's steps.
         make: builds the image as planned, with tags, and returns its id.
+        model_dir: the model, where it is on this machine.
 
     Returns:
         The id of the image that has the tags, and its plan.
@@ -145,7 +154,7 @@ def _with_snapshot(
             if made:
                 note("snapshot kept: the image that it was captured from is the same")
             else:
-                made = snapshot.capture(client, builder, tag, plan, config.tags, "", progress)
+                made = snapshot.capture(client, builder, tag, plan, config.tags, "", progress, model_dir)
             return made.reference, made.plan
         except WarmimageError as error:
             if config.snapshot == "require":

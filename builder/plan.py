@@ -19,6 +19,18 @@ class Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class LoadingPlan(Frozen):
+    """How the engine is told which model to load and how; see the adapter's ``Loading``."""
+
+    model_flags: tuple[str, ...] = ()
+    revision_flags: tuple[str, ...] = ()
+    cache_flags: tuple[str, ...] = ()
+    format_flags: tuple[str, ...] = ()
+    preferred_weights: tuple[str, ...] = ()
+    unread_formats: dict[str, str] = {}
+    modelscope_variable: str = ""
+
+
 class EnginePlan(Frozen):
     """How the engine is launched, watched and preloaded; the adapter's data with this model's values in place."""
 
@@ -33,11 +45,13 @@ class EnginePlan(Frozen):
     unprobed_flags: tuple[str, ...]
     unchecked_flags: tuple[str, ...]
     quick_flags: tuple[str, ...]
+    loading: LoadingPlan = LoadingPlan()
     modules: tuple[str, ...]
     required_modules: tuple[str, ...]
     native_libraries: tuple[str, ...]
     import_environment: dict[str, str]
     shared_memory: int
+    caches: dict[str, tuple[str, str, str]] = {}
     start_methods: tuple[str, ...]
     start_method_variable: str
 
@@ -87,6 +101,22 @@ class SnapshotPlan(Frozen):
     machine: str
     cpu_features: tuple[str, ...]
     modules: int
+
+
+class CachesPlan(Frozen):
+    """The compile caches in the image.
+
+    Attributes:
+        files: how many there are.
+        bytes: their size.
+        driver: version of the driver that they were made with.
+        gpus: the models of the GPUs that they were made on.
+    """
+
+    files: int
+    bytes: int
+    driver: str
+    gpus: tuple[str, ...]
 
 
 class BasePlan(Frozen):
@@ -142,6 +172,7 @@ class Plan(Frozen):
         secrets: ids of the build secrets, never their values.
         criu: the CRIU folder, where the image has one.
         snapshot: the snapshot, where the image has one.
+        caches: the compile caches, where the image has them.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -165,3 +196,4 @@ class Plan(Frozen):
     secrets: tuple[str, ...]
     criu: CriuPlan | None = None
     snapshot: SnapshotPlan | None = None
+    caches: CachesPlan | None = None

@@ -14,7 +14,18 @@ from .engines import EngineAdapter
 from .engines.adapter import SERVED_DIRECTORY
 from .entrypoint.tiers import TIERS
 from .errors import ConfigError, WarmimageError
-from .plan import MODEL_PATH, BasePlan, ClosurePlan, CriuPlan, EnginePlan, Folders, ModelPlan, Plan, WheelsPlan
+from .plan import (
+    MODEL_PATH,
+    BasePlan,
+    ClosurePlan,
+    CriuPlan,
+    EnginePlan,
+    Folders,
+    LoadingPlan,
+    ModelPlan,
+    Plan,
+    WheelsPlan,
+)
 
 #: The product's own folder in an image, the user's home, and the virtual environment that compose installs into.
 FOLDERS = Folders(root="/opt/warmimage", home="/home/warmimage", engine="/opt/engine")
@@ -147,11 +158,13 @@ def make_plan(config: Config, inputs: Inputs, lock_file: lock.Lock | None = None
             unprobed_flags=adapter.unprobed_flags,
             unchecked_flags=adapter.unchecked_flags,
             quick_flags=adapter.quick_flags,
+            loading=LoadingPlan(**vars(adapter.loading)),
             modules=(*adapter.modules, *model_modules),
             required_modules=adapter.required_modules,
             native_libraries=adapter.native_libraries,
             import_environment=dict(adapter.import_environment.get(config.accelerator, {})),
             shared_memory=adapter.shared_memory,
+            caches=dict(adapter.caches.get(config.accelerator, {})),
             start_methods=adapter.start_methods,
             start_method_variable=adapter.start_method_variable,
         ),

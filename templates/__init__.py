@@ -1,1 +1,1 @@
-"""What the builder renders: the Dockerfile of an image, and the configuration file that ``init`` writes."""
+"""What the builder renders: an image's Dockerfile, the configuration file that ``init`` writes; and the Helm chart."""

@@ -3,49 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Iterator
-from types import FrameType
 
 import docker
 from docker.errors import APIError, NotFound
-from docker.models.containers import Container
 
 from ..console import warn
+from ..temporary import undisturbed
 
 #: Label of the bench's containers; its value is the bench's own.
 LABEL = "dev.warmimage.bench"
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Put off signals that end the command until the block has run: making or removing a container is not cut short.
-
-    A request that was cut short would go on in the engine, and leave a container that nobody knows of.
-    """
-    came: list[int] = []
-
-    def note_it(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-
-    before = {number: signal.signal(number, note_it) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        os.kill(os.getpid(), came[0])
-
-
-def remove(container: Container) -> None:
-    """Remove a container, undisturbed."""
-    with undisturbed(), contextlib.suppress(NotFound):
-        container.remove(force=True, v=True)
 
 
 @contextlib.contextmanager

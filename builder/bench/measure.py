@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import docker
 from docker.models.containers import Container
 
-from .. import containers, docker_engine, timeline
+from .. import containers, temporary, timeline
 from ..containers import Options
 from ..errors import WarmimageError
 from . import asking, cold, guard, usage
@@ -75,13 +75,10 @@ class Starter:
         watch = _Watch(before.others_since(first, 0.0), before, left)
         words = self._words(arm)
         asked, asked_wall = time.monotonic(), time.time()
-        container = self._create(arm, words)
-        try:
+        with temporary.created(self.client, self.images[arm.image], words, f"a container of {arm.image}") as container:
             containers.start(container)
             container.reload()
             return self._follow(arm, state, number, container, watch, asked, asked_wall)
-        finally:
-            guard.remove(container)
 
     def _words(self, arm: Arm) -> dict[str, Any]:
         """Return how to create an arm's container; a question to the engine may be in it."""
@@ -91,10 +88,6 @@ class Starter:
             arguments=arm.arguments, name=f"warmimage-bench-{self.session}-{next(self._numbers)}",
         )  # fmt: skip
         return containers.create_arguments(self.client, arm.needs, options, {guard.LABEL: self.session})
-
-    def _create(self, arm: Arm, words: Mapping[str, Any]) -> Container:
-        with guard.undisturbed(), docker_engine.api_errors(f"cannot create a container of {arm.image}"):
-            return self.client.containers.create(self.images[arm.image], **words)
 
     def _follow(
         self, arm: Arm, state: State, number: int, container: Container, watch: _Watch, asked: float, asked_wall: float

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import bench, build, doctor, init, inspect, render, report, run, snapshot
+from . import bench, build, chart, doctor, init, inspect, render, report, run, snapshot, warm, warmer
 
 if TYPE_CHECKING:
     from ..errors import Problem
@@ -31,11 +31,14 @@ init.add_to(app)
 render.add_to(app)
 build.add_to(app)
 snapshot.add_to(app)
+chart.add_to(app)
 run.add_to(app)
 inspect.add_to(app)
 bench.add_to(app)
 report.add_to(app)
 doctor.add_to(app)
+warm.add_to(app)
+warmer.add_to(app)
 
 _verbosity = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -18,6 +19,15 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Resolve and print the plan as JSON; build and write nothing.")
     ] = False,
+    values: Annotated[
+        Path | None,
+        typer.Option(
+            "--values",
+            metavar="FILE",
+            help="Where to write values for the Helm chart. Default: values.generated.yaml beside the lock.",
+        ),
+    ] = None,
+    no_values: Annotated[bool, typer.Option("--no-values", help="Write no values for the Helm chart.")] = False,
 ) -> None:
     """Build an image that serves a model with an unmodified engine, started sooner.
 
@@ -32,12 +42,17 @@ def build(
     """
     from .. import builds, configfile
     from ..console import product
+    from ..errors import UsageError
+    from ..values import FILE_NAME
 
+    if values and no_values:
+        raise UsageError("--values and --no-values exclude each other", fix="remove one of them")
     config = configfile.load(given.file, given.values, given.origins)
     if dry_run:
         product(builds.describe(config, given.lock_file))
         return
-    product(builds.build(config, given.lock_file, push=push, progress=progress))
+    target = None if no_values else values or given.lock_file.with_name(FILE_NAME)
+    product(builds.build(config, given.lock_file, push=push, progress=progress, values_file=target))
 
 
 def add_to(app: typer.Typer) -> None:

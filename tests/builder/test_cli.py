@@ -18,7 +18,20 @@ from warmimage.descriptions import DESCRIPTIONS
 
 from tests.support.images import COMMAND, warmimage
 
-VERBS = ("init", "render", "build", "snapshot", "run", "inspect", "bench", "report", "doctor")
+VERBS = (
+    "init",
+    "render",
+    "build",
+    "snapshot",
+    "chart",
+    "run",
+    "inspect",
+    "bench",
+    "report",
+    "doctor",
+    "warm",
+    "warmer",
+)
 
 NO_ENGINE = "unix:///nowhere/docker.sock"
 

@@ -1,0 +1,160 @@
+{{/* What is refused before anything is rendered. Each message: where, what, what was got, and the fix. */}}
+
+{{/* One model's values: (list ROOT NAME MODEL). */}}
+{{- define "warmimage.check" -}}
+{{- $root := index . 0 -}}
+{{- $at := printf "models.%s" (index . 1) -}}
+{{- $model := index . 2 -}}
+{{- $derived := $model.derived -}}
+{{- $weights := $model.weights -}}
+{{- $volume := $weights.volume -}}
+
+{{- if not $model.image.repository -}}
+{{- fail (printf "%s.image.repository: no image to run; fix: -f values.generated.yaml, which warmimage build writes, or set it" $at) -}}
+{{- end -}}
+{{- range $which := list "image" "warmImage" -}}
+{{- $image := get $model $which -}}
+{{- if and $image.repository (not $image.digest) (has $image.tag (list "" "latest")) -}}
+{{- fail (printf "%s.%s: got tag %q and no digest, which may be another image on each node; fix: set %s.%s.digest" $at $which $image.tag $at $which) -}}
+{{- end -}}
+{{- end -}}
+
+{{- if and (not $weights.bytes) (not (int64 $model.startup.seconds)) -}}
+{{- fail (printf "%s.weights.bytes: the size of the weights is not known, so no start-up budget follows; fix: set it, such as 16Gi, or %s.startup.seconds" $at $at) -}}
+{{- end -}}
+{{- if not (include "warmimage.bytes" $model.startup.readRate | int64) -}}
+{{- fail (printf "%s.startup.readRate: got %q, expected bytes per second above 0, such as 100Mi" $at $model.startup.readRate) -}}
+{{- end -}}
+{{- if ne $weights.strategy "bake" -}}
+{{- include "warmimage.checkVolume" (list $root $at $model) -}}
+{{- end -}}
+
+{{- if and $model.snapshot.required (not $model.snapshot.inImage) -}}
+{{- fail (printf "%s.snapshot.required: the image holds no snapshot (snapshot.inImage is false); fix: warmimage build --snapshot require, or set %s.snapshot.required to false" $at $at) -}}
+{{- end -}}
+{{- if and $model.snapshot.required (not $derived.restores) -}}
+{{- $level := include "warmimage.podSecurity" $root -}}
+{{- $why := printf "snapshot.capability is %q" $model.snapshot.capability -}}
+{{- if not (has $model.start (list "auto" "snapshot")) -}}{{- $why = printf "start is %q" $model.start -}}
+{{- else if and $level (eq $model.snapshot.capability "auto") -}}{{- $why = printf "namespace %s enforces Pod Security level %s" (include "warmimage.namespace" $root) $level -}}{{- end -}}
+{{- fail (printf "%s.snapshot.required: a snapshot is restored only with the capability CHECKPOINT_RESTORE, and it is not granted: %s; fix: grant it, or set %s.snapshot.required to false" $at $why $at) -}}
+{{- end -}}
+
+{{- if and (has $model.sidecar.mode (list "gate" "once")) (not (int64 $model.sidecar.deadline)) -}}
+{{- fail (printf "%s.sidecar.mode: %s holds the server back and needs a deadline; got sidecar.deadline 0; fix: set %s.sidecar.deadline to the seconds after which the server starts anyway" $at $model.sidecar.mode $at) -}}
+{{- end -}}
+{{- range $who := list "sidecar" "warmer" -}}
+{{- $settings := get $model $who -}}
+{{- $on := eq $who "warmer" | ternary $model.warmer.enabled (ne $model.sidecar.mode "none") -}}
+{{- if $on -}}
+{{- $bytes := get $derived (printf "%sBytes" $who) | int64 -}}
+{{- $limit := dig "limits" "memory" "" $settings.resources -}}
+{{- if and $limit (lt (include "warmimage.bytes" $limit | int64) $bytes) -}}
+{{- fail (printf "%s.%s.resources.limits.memory: got %s for %d bytes to warm; what it reads counts against its limit, so they would never be in memory; fix: remove the limit, or set it above the weights" $at $who (toString $limit) $bytes) -}}
+{{- end -}}
+{{- $targets := get $derived (printf "%sTargets" $who) -}}
+{{- if and $model.warmImage.repository (ne (toJson $targets) (toJson (list "weights"))) -}}
+{{- fail (printf "%s.warmImage: an image of its own can warm weights alone; got %s.targets %s; fix: leave warmImage empty, or %s" $at $who (toJson $targets) (ternary (printf "set %s.warmer.enabled to false" $at) "name targets: [weights]" (empty $targets))) -}}
+{{- end -}}
+{{- if and $settings.lock (not $settings.budget) -}}
+{{- fail (printf "%s.%s.lock: pinned memory needs a limit of its own; fix: set %s.%s.budget" $at $who $at $who) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and (ne $model.sidecar.mode "none") (eq (int64 $model.sidecar.port) (int64 $model.port)) -}}
+{{- fail (printf "%s.sidecar.port: got %d, which is the server's own; containers of one pod share their ports" $at (int64 $model.port)) -}}
+{{- end -}}
+{{- if and (has "weights" $derived.warmerTargets) (not (include "warmimage.shared" $model)) $model.warmer.enabled -}}
+{{- fail (printf "%s.warmer.targets: weights of a volume that only one node can mount cannot be warmed by a DaemonSet; fix: set %s.weights.volume.pvc.shared where many nodes may mount it, or leave weights out" $at $at) -}}
+{{- end -}}
+
+{{- $scaling := $model.autoscaling -}}
+{{- if and (ne $scaling.type "none") (gt (int64 $scaling.minReplicas) (int64 $scaling.maxReplicas)) -}}
+{{- fail (printf "%s.autoscaling: minReplicas %d is above maxReplicas %d" $at (int64 $scaling.minReplicas) (int64 $scaling.maxReplicas)) -}}
+{{- end -}}
+{{- if and (eq $scaling.type "hpa") (not (int64 $scaling.minReplicas)) -}}
+{{- fail (printf "%s.autoscaling.minReplicas: got 0, which only type keda can do" $at) -}}
+{{- end -}}
+{{- if and (eq $scaling.type "hpa") (not $scaling.hpa.metrics) -}}
+{{- fail (printf "%s.autoscaling.hpa.metrics: no metric to scale by; fix: name one, such as the engine's number of waiting requests" $at) -}}
+{{- end -}}
+{{- if and (eq $scaling.type "keda") (not $scaling.keda.triggers) -}}
+{{- fail (printf "%s.autoscaling.keda.triggers: no trigger to scale by" $at) -}}
+{{- end -}}
+{{- $strategy := $model.strategy -}}
+{{- if and (eq $strategy.type "RollingUpdate") (has (toString $strategy.maxSurge) (list "0" "0%")) (has (toString $strategy.maxUnavailable) (list "0" "0%")) -}}
+{{- fail (printf "%s.strategy: with maxSurge and maxUnavailable 0 no server could ever be replaced" $at) -}}
+{{- end -}}
+{{- $paths := dict -}}
+{{- range $folder, $settings := $model.writable -}}
+{{- if dig "enabled" true $settings -}}
+{{- $path := dig "path" "" $settings -}}
+{{- if not $path -}}{{- fail (printf "%s.writable.%s.path: which folder of the container?" $at $folder) -}}{{- end -}}
+{{- if or (hasKey $paths $path) (eq $path $weights.path) -}}
+{{- fail (printf "%s.writable.%s.path: got %s, which is mounted already" $at $folder $path) -}}
+{{- end -}}
+{{- $_ := set $paths $path true -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The volume of the weights: (list ROOT WHERE MODEL). */}}
+{{- define "warmimage.checkVolume" -}}
+{{- $root := index . 0 -}}
+{{- $at := printf "%s.weights.volume" (index . 1) -}}
+{{- $model := index . 2 -}}
+{{- $volume := $model.weights.volume -}}
+{{- $download := eq $model.weights.strategy "download" -}}
+{{- if eq $volume.type "pvc" -}}
+{{- if and (not $volume.pvc.create) (not $volume.pvc.claimName) -}}
+{{- fail (printf "%s.pvc.claimName: which claim holds the model? fix: set it, or %s.pvc.create, or another %s.type" $at $at $at) -}}
+{{- end -}}
+{{- if and $volume.pvc.create (not $volume.pvc.size) -}}
+{{- fail (printf "%s.pvc.size: a claim that is created needs a size" $at) -}}
+{{- end -}}
+{{- if and $volume.pvc.create $volume.pvc.size (lt (include "warmimage.bytes" $volume.pvc.size | int64) (int64 $model.derived.weightBytes)) -}}
+{{- fail (printf "%s.pvc.size: got %s for %d bytes of weights" $at $volume.pvc.size (int64 $model.derived.weightBytes)) -}}
+{{- end -}}
+{{- else if eq $volume.type "image" -}}
+{{- if not $volume.image.reference -}}
+{{- fail (printf "%s.image.reference: which image holds the model?" $at) -}}
+{{- end -}}
+{{- if semverCompare "<1.31.0-0" $root.Capabilities.KubeVersion.Version -}}
+{{- fail (printf "%s.type: image volumes need Kubernetes 1.31, got %s; fix: pvc or hostPath" $at $root.Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- if and $volume.subPath (semverCompare "<1.33.0-0" $root.Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "%s.subPath: of an image volume it needs Kubernetes 1.33, got %s" $at $root.Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- if $download -}}{{- fail (printf "%s.type: nothing can be downloaded into an image volume; fix: pvc or emptyDir" $at) -}}{{- end -}}
+{{- else if eq $volume.type "hostPath" -}}
+{{- $path := clean $volume.hostPath.path -}}
+{{- if $download -}}{{- fail (printf "%s.type: hostPath is read-only; fix: pvc or emptyDir to download into" $at) -}}{{- end -}}
+{{- if not (regexMatch "^/[^/]+/[^/]+" $path) -}}
+{{- fail (printf "%s.hostPath.path: got %q, expected the model's own folder, at least two levels below /" $at $volume.hostPath.path) -}}
+{{- end -}}
+{{- if regexMatch "^/(etc|proc|sys|dev|run|root|boot|usr|bin|sbin|lib|lib64|var/(lib/(kubelet|containerd|docker|containers|etcd|rancher)|run|log))(/|$)" $path -}}
+{{- fail (printf "%s.hostPath.path: got %s, a folder of the system; fix: keep models in a folder of their own, such as /var/lib/models/NAME" $at $path) -}}
+{{- end -}}
+{{- else if not $download -}}
+{{- fail (printf "%s.type: an emptyDir has no model in it; it is for weights.strategy download" $at) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the warmers of all models keep on one node: (list ROOT MODELS). Models share nodes where they select the same. */}}
+{{- define "warmimage.checkNodes" -}}
+{{- $root := index . 0 -}}
+{{- $budget := include "warmimage.bytes" $root.Values.nodeBudget | int64 -}}
+{{- $totals := dict -}}
+{{- $members := dict -}}
+{{- range $key, $model := index . 1 -}}
+{{- if and $budget $model.warmer.enabled -}}
+{{- $nodes := list $model.arch $model.nodeSelector $model.warmer.nodeSelector | toJson -}}
+{{- $total := add (default 0 (get $totals $nodes) | int64) $model.derived.warmerBytes -}}
+{{- $_ := set $totals $nodes $total -}}
+{{- $_ := set $members $nodes (append (default list (get $members $nodes)) $key) -}}
+{{- if gt $total $budget -}}
+{{- fail (printf "nodeBudget: got %s for the %d bytes that the warmers of %s would keep on one node; fix: raise it, give the models nodes of their own (nodeSelector), or set warmer.enabled to false for some" $root.Values.nodeBudget $total (join ", " (get $members $nodes))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,121 @@
+{{/*
+The models to serve, whole and checked: (list ROOT RESULT). RESULT is a dict, and gets each model by its key: `defaults`,
+over them the model's own values, and what follows from both as `derived`:
+  name             of its resources
+  image, warmImage, warmPullPolicy  references of the images that serve and that warm
+  bytes            to read at a start: weights and snapshot
+  restores         whether CHECKPOINT_RESTORE is granted
+  seconds          that a start may take, once the container runs
+  progressSeconds  that a rollout may take to make one more server available
+  rolloutSeconds   that all of a rollout may take
+  timeoutSeconds   that `helm --wait` may take, which waits for the warmers too
+  sidecarTargets, warmerTargets, sidecarBytes, warmerBytes  what they warm
+*/}}
+{{- define "warmimage.models" -}}
+{{- $root := index . 0 -}}
+{{- $result := index . 1 -}}
+{{- $names := dict -}}
+{{- range $name, $own := $root.Values.models -}}
+{{- $model := deepCopy $root.Values.defaults -}}
+{{- include "warmimage.merge" (list $model (default dict $own)) -}}
+{{- if $model.enabled -}}
+{{- $key := regexReplaceAll "[^a-z0-9]+" (lower $name) "-" | trimAll "-" -}}
+{{- $resource := printf "%s-%s" (include "warmimage.fullname" $root) $key | trunc 52 | trimSuffix "-" -}}
+{{- if hasKey $names $resource -}}
+{{- fail (printf "two models with one name: models.%s and models.%s would both be %q; fix: rename one of them" (get $names $resource) $name $resource) -}}
+{{- end -}}
+{{- $_ := set $names $resource $name -}}
+{{- $derived := dict "name" $resource -}}
+{{- $_ := set $model "derived" $derived -}}
+{{- include "warmimage.derive" (list $root $name $model) -}}
+{{- include "warmimage.check" (list $root $name $model) -}}
+{{- $_ := set $result ($key | trunc 63 | trimSuffix "-") $model -}}
+{{- end -}}
+{{- end -}}
+{{- include "warmimage.checkNodes" (list $root $result) -}}
+{{- end -}}
+
+{{/* What follows from a model's values: (list ROOT NAME MODEL). */}}
+{{- define "warmimage.derive" -}}
+{{- $root := index . 0 -}}
+{{- $model := index . 2 -}}
+{{- $derived := $model.derived -}}
+{{- $_ := set $derived "image" (include "warmimage.image" (list $root $model.image)) -}}
+{{- $apart := not (empty $model.warmImage.repository) -}}
+{{- $_ := set $derived "warmImage" (include "warmimage.image" (list $root (ternary $model.warmImage $model.image $apart))) -}}
+{{- $_ := set $derived "warmPullPolicy" (ternary $model.warmImage.pullPolicy $model.image.pullPolicy $apart) -}}
+{{- $weights := include "warmimage.bytes" $model.weights.bytes | int64 -}}
+{{- $snapshot := include "warmimage.bytes" $model.snapshot.bytes | int64 -}}
+{{- $_ := set $derived "weightBytes" $weights -}}
+{{- $_ := set $derived "bytes" (add $weights $snapshot) -}}
+{{- $restores := and $model.snapshot.inImage (ne $model.snapshot.capability "never") (has $model.start (list "auto" "snapshot")) -}}
+{{- if and $restores (eq $model.snapshot.capability "auto") -}}
+{{- $restores = not (include "warmimage.podSecurity" $root) -}}
+{{- end -}}
+{{- $_ := set $derived "restores" $restores -}}
+
+{{- $seconds := int64 $model.startup.seconds -}}
+{{- if not $seconds -}}
+{{- $reading := include "warmimage.ceilDiv" (list $derived.bytes (include "warmimage.bytes" $model.startup.readRate | int64 | max 1)) | int64 -}}
+{{- $seconds = add (int64 $model.startup.overheadSeconds) $reading -}}
+{{- end -}}
+{{- $_ := set $derived "seconds" $seconds -}}
+{{- $gate := 0 -}}
+{{- if has $model.sidecar.mode (list "gate" "once") -}}{{- $gate = int64 $model.sidecar.deadline -}}{{- end -}}
+{{- $progress := add $seconds $gate (int64 $model.startup.pullSeconds) 60 -}}
+{{- $_ := set $derived "progressSeconds" $progress -}}
+{{- $replicas := int64 $model.replicas -}}
+{{- if ne $model.autoscaling.type "none" -}}{{- $replicas = int64 $model.autoscaling.maxReplicas -}}{{- end -}}
+{{- $_ := set $derived "replicas" $replicas -}}
+{{- $rounds := 1 -}}
+{{- if and (eq $model.strategy.type "RollingUpdate") (gt $replicas 0) -}}
+{{- $moving := add (include "warmimage.share" (list $model.strategy.maxSurge $replicas) | int64) (include "warmimage.share" (list $model.strategy.maxUnavailable $replicas) | int64) -}}
+{{- $rounds = include "warmimage.ceilDiv" (list $replicas (max 1 $moving)) | int64 -}}
+{{- end -}}
+{{- $timeout := mul $progress $rounds -}}
+{{- $_ := set $derived "rolloutSeconds" $timeout -}}
+{{- if $model.warmer.enabled -}}
+{{- $timeout = max $timeout (add (int64 $model.warmer.deadline) (int64 $model.startup.pullSeconds) 60) -}}
+{{- end -}}
+{{- $_ := set $derived "timeoutSeconds" $timeout -}}
+
+{{- /* What can be warmed at all: in the server's own pod everything; on a node only what pods on it share. */ -}}
+{{- $image := list -}}
+{{- if $model.snapshot.inImage -}}{{- $image = append $image "snapshot" -}}{{- end -}}
+{{- $image = append $image "image" -}}
+{{- if $apart -}}{{- $image = list -}}{{- end -}}
+{{- $_ := set $derived "sidecarTargets" (default (append $image "weights") $model.sidecar.targets) -}}
+{{- $shared := include "warmimage.shared" $model -}}
+{{- $_ := set $derived "warmerTargets" (default (ternary (append $image "weights") $image (not (empty $shared))) $model.warmer.targets) -}}
+{{- range $who := list "sidecar" "warmer" -}}
+{{- $bytes := 0 -}}
+{{- $targets := get $derived (printf "%sTargets" $who) -}}
+{{- if has "weights" $targets -}}{{- $bytes = add $bytes $weights -}}{{- end -}}
+{{- if has "snapshot" $targets -}}{{- $bytes = add $bytes $snapshot -}}{{- end -}}
+{{- $budget := include "warmimage.bytes" (get $model $who).budget | int64 -}}
+{{- $_ := set $derived (printf "%sBytes" $who) (ternary (min $bytes $budget) $bytes (gt $budget 0)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* "true" where the weights' files are the same ones for all pods of a node. */}}
+{{- define "warmimage.shared" -}}
+{{- $volume := .weights.volume -}}
+{{- if eq .weights.strategy "bake" -}}true
+{{- else if eq .weights.strategy "mount" -}}
+{{- if or (has $volume.type (list "image" "hostPath")) (and (eq $volume.type "pvc") $volume.pvc.shared) -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The Pod Security level that the namespace enforces, where Helm can ask the cluster and it forbids capabilities. */}}
+{{- define "warmimage.podSecurity" -}}
+{{- $namespace := lookup "v1" "Namespace" "" (include "warmimage.namespace" .) -}}
+{{- if $namespace -}}
+{{- $level := dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "" $namespace -}}
+{{- if has $level (list "baseline" "restricted") -}}{{- $level -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Name of a model's claim. */}}
+{{- define "warmimage.claim" -}}
+{{- default (printf "%s-weights" .derived.name) .weights.volume.pvc.claimName -}}
+{{- end -}}

@@ -1,0 +1,294 @@
+{{/* The server's pod. All take (dict root, key, model). */}}
+
+{{- define "warmimage.podSecurityContext" -}}
+{{- $security := .model.podSecurityContext -}}
+runAsNonRoot: {{ $security.runAsNonRoot }}
+runAsUser: {{ int64 $security.runAsUser }}
+runAsGroup: {{ int64 $security.runAsGroup }}
+{{- if ne (toString $security.fsGroup) "" }}
+fsGroup: {{ int64 $security.fsGroup }}
+{{- end }}
+fsGroupChangePolicy: {{ $security.fsGroupChangePolicy }}
+{{- with $security.supplementalGroups }}
+supplementalGroups:
+  {{- range . }}
+  - {{ int64 . }}
+  {{- end }}
+{{- end }}
+seccompProfile:
+  type: {{ $security.seccompProfile }}
+{{- end -}}
+
+{{/* A container that needs nothing. */}}
+{{- define "warmimage.restricted" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* The server's container: CRIU has the one capability as a file capability, which no_new_privs would take away. */}}
+{{- define "warmimage.serverSecurityContext" -}}
+{{- if .model.derived.restores -}}
+allowPrivilegeEscalation: true
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+  add: [CHECKPOINT_RESTORE]
+{{- else -}}
+{{ include "warmimage.restricted" . }}
+{{- end -}}
+{{- end -}}
+
+{{- define "warmimage.serverEnv" -}}
+{{- $model := .model -}}
+{{- $own := dict -}}
+{{- if ne $model.start "auto" }}{{ $_ := set $own "WARMIMAGE_START" $model.start }}{{ end -}}
+{{- if or (eq $model.prefetch "never") (and (eq $model.prefetch "auto") (ne $model.sidecar.mode "none")) -}}
+{{- $_ := set $own "WARMIMAGE_PREFETCH" "off" -}}
+{{- end -}}
+{{- include "warmimage.merge" (list $own $model.env) -}}
+{{- range $name, $value := $own }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- with $model.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The volume with the weights; nothing where the image holds them. */}}
+{{- define "warmimage.weightsVolume" -}}
+{{- $model := .model -}}
+{{- $volume := $model.weights.volume -}}
+{{- if ne $model.weights.strategy "bake" }}
+- name: weights
+  {{- if eq $volume.type "pvc" }}
+  persistentVolumeClaim:
+    claimName: {{ include "warmimage.claim" $model }}
+  {{- else if eq $volume.type "image" }}
+  image:
+    reference: {{ $volume.image.reference | quote }}
+    pullPolicy: {{ $volume.image.pullPolicy }}
+  {{- else if eq $volume.type "hostPath" }}
+  hostPath:
+    path: {{ clean $volume.hostPath.path | quote }}
+    type: Directory
+  {{- else }}
+  emptyDir: {}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Its mount: (dict model, write). Only the server that downloads writes. */}}
+{{- define "warmimage.weightsMount" -}}
+{{- $model := .model -}}
+{{- if ne $model.weights.strategy "bake" }}
+- name: weights
+  mountPath: {{ $model.weights.path | quote }}
+  {{- with $model.weights.volume.subPath }}
+  subPath: {{ . | quote }}
+  {{- end }}
+  readOnly: {{ not (and .write (eq $model.weights.strategy "download")) }}
+{{- end }}
+{{- end -}}
+
+{{/* Folders that the server may write to, in a claim's folder for this image where they are kept. */}}
+{{- define "warmimage.writableMounts" -}}
+{{- $model := .model -}}
+{{- range $name, $folder := $model.writable }}
+{{- if dig "enabled" true $folder }}
+- name: writable-{{ $name }}
+  mountPath: {{ $folder.path | quote }}
+  {{- include "warmimage.imageFolder" (dict "folder" $folder "model" $model) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "warmimage.imageFolder" -}}
+{{- if dig "claimName" "" .folder }}
+  subPath: {{ .model.derived.image | sha256sum | trunc 16 }}
+{{- end }}
+{{- end -}}
+
+{{- define "warmimage.writableVolumes" -}}
+{{- range $name, $folder := .model.writable }}
+{{- if dig "enabled" true $folder }}
+- name: writable-{{ $name }}
+  {{- if dig "claimName" "" $folder }}
+  persistentVolumeClaim:
+    claimName: {{ $folder.claimName }}
+  {{- else }}
+  emptyDir:
+    {{- with dig "sizeLimit" "" $folder }}
+    sizeLimit: {{ . }}
+    {{- else }} {}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* An init container that copies what the image has into empty folders; a copy that fails leaves a slower start. */}}
+{{- define "warmimage.seed" -}}
+{{- $model := .model -}}
+{{- $seeded := dict -}}
+{{- range $name, $folder := $model.writable -}}
+{{- if and (dig "enabled" true $folder) (dig "seed" true $folder) -}}{{- $_ := set $seeded $name $folder -}}{{- end -}}
+{{- end -}}
+{{- if $seeded }}
+- name: seed
+  image: {{ $model.derived.image | quote }}
+  imagePullPolicy: {{ $model.image.pullPolicy }}
+  command:
+    - sh
+    - -c
+    - |
+      while [ $# -gt 1 ]; do
+        if [ -d "$1" ] && cd "$1"; then
+          find . -mindepth 1 -maxdepth 1 -exec cp -au -t "$2" {} + || echo "not all of $1 was copied" >&2
+        fi
+        shift 2
+      done
+    - seed
+    {{- range $name, $folder := $seeded }}
+    - {{ $folder.path | quote }}
+    - /seed/{{ $name }}
+    {{- end }}
+  env:
+    # A container's runtime would give it GPUs by the image's own variable.
+    - name: NVIDIA_VISIBLE_DEVICES
+      value: void
+  resources:
+    requests:
+      cpu: 50m
+      memory: 64Mi
+  securityContext:
+    {{- include "warmimage.restricted" . | nindent 4 }}
+  volumeMounts:
+    {{- range $name, $folder := $seeded }}
+    - name: writable-{{ $name }}
+      mountPath: /seed/{{ $name }}
+      {{- with include "warmimage.imageFolder" (dict "folder" $folder "model" $model) | trim }}{{ . | nindent 6 }}{{ end }}
+    {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "warmimage.serverContainer" -}}
+{{- $model := .model -}}
+{{- $probes := $model.probes -}}
+{{- $ask := dict "httpGet" (dict "path" $model.healthPath "port" "http") -}}
+- name: server
+  image: {{ $model.derived.image | quote }}
+  imagePullPolicy: {{ $model.image.pullPolicy }}
+  {{- with $model.args }}
+  args:
+    {{- range . }}
+    - {{ toString . | quote }}
+    {{- end }}
+  {{- end }}
+  {{- with include "warmimage.serverEnv" . | trim }}
+  env:
+    {{- . | nindent 4 }}
+  {{- end }}
+  {{- with $model.envFrom }}
+  envFrom:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  ports:
+    - name: http
+      containerPort: {{ int64 $model.port }}
+  # {{ $model.derived.seconds }} seconds for {{ $model.derived.bytes }} bytes to read
+  startupProbe:
+    {{- toYaml $ask | nindent 4 }}
+    periodSeconds: {{ int64 $probes.startup.periodSeconds }}
+    timeoutSeconds: {{ int64 $probes.startup.timeoutSeconds }}
+    failureThreshold: {{ add 1 (include "warmimage.ceilDiv" (list $model.derived.seconds $probes.startup.periodSeconds) | int64) }}
+  readinessProbe:
+    {{- toYaml $ask | nindent 4 }}
+    periodSeconds: {{ int64 $probes.readiness.periodSeconds }}
+    timeoutSeconds: {{ int64 $probes.readiness.timeoutSeconds }}
+    failureThreshold: {{ int64 $probes.readiness.failureThreshold }}
+  {{- if $probes.liveness.enabled }}
+  livenessProbe:
+    {{- toYaml $ask | nindent 4 }}
+    periodSeconds: {{ int64 $probes.liveness.periodSeconds }}
+    timeoutSeconds: {{ int64 $probes.liveness.timeoutSeconds }}
+    failureThreshold: {{ int64 $probes.liveness.failureThreshold }}
+  {{- end }}
+  {{- if int64 $model.preStopSeconds }}
+  lifecycle:
+    preStop:
+      exec:
+        command: [sleep, {{ int64 $model.preStopSeconds | quote }}]
+  {{- end }}
+  resources:
+    {{- include "warmimage.serverResources" $model | nindent 4 }}
+  securityContext:
+    {{- include "warmimage.serverSecurityContext" . | nindent 4 }}
+  volumeMounts:
+    {{- with include "warmimage.weightsMount" (dict "model" $model "write" true) | trim }}{{ . | nindent 4 }}{{ end }}
+    {{- with include "warmimage.writableMounts" . | trim }}{{ . | nindent 4 }}{{ end }}
+    {{- if $model.sharedMemory }}
+    - name: shared-memory
+      mountPath: /dev/shm
+    {{- end }}
+    {{- with $model.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
+
+{{/* The server's resources: GPUs are asked for as limits, which are their requests too. */}}
+{{- define "warmimage.serverResources" -}}
+{{- $resources := deepCopy .resources -}}
+{{- if int64 .gpus.count -}}
+{{- $limits := default dict (get $resources "limits") -}}
+{{- $_ := set $limits .gpus.resource (int64 .gpus.count) -}}
+{{- $_ := set $resources "limits" $limits -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
+{{/* Where the model's pods may run. */}}
+{{- define "warmimage.nodeSelector" -}}
+{{- $labels := dict "kubernetes.io/os" "linux" -}}
+{{- with .model.arch }}{{ $_ := set $labels "kubernetes.io/arch" . }}{{ end -}}
+{{- include "warmimage.merge" (list $labels .model.nodeSelector) -}}
+{{- if .warmer }}{{ include "warmimage.merge" (list $labels .model.warmer.nodeSelector) }}{{ end -}}
+{{- toYaml $labels -}}
+{{- end -}}
+
+{{/* The user's tolerations beside the one for the model's GPUs, never in its place. */}}
+{{- define "warmimage.tolerations" -}}
+{{- $model := .model -}}
+{{- $all := list -}}
+{{- if int64 $model.gpus.count -}}
+{{- $all = append $all (dict "key" $model.gpus.resource "operator" "Exists" "effect" "NoSchedule") -}}
+{{- end -}}
+{{- $all = concat $all $model.tolerations -}}
+{{- if .warmer }}{{ $all = concat $all $model.warmer.tolerations }}{{ end -}}
+{{- with $all }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* The user's affinity; servers prefer nodes that are warm. */}}
+{{- define "warmimage.affinity" -}}
+{{- $affinity := deepCopy .model.affinity -}}
+{{- if and .model.warmer.enabled .model.warmer.nodeLabel.enabled -}}
+{{- $node := default dict (get $affinity "nodeAffinity") -}}
+{{- $warm := dict "weight" 100 "preference" (dict "matchExpressions" (list (dict "key" (include "warmimage.nodeLabel" .) "operator" "Exists"))) -}}
+{{- $preferred := default list (get $node "preferredDuringSchedulingIgnoredDuringExecution") -}}
+{{- $_ := set $node "preferredDuringSchedulingIgnoredDuringExecution" (append $preferred $warm) -}}
+{{- $_ := set $affinity "nodeAffinity" $node -}}
+{{- end -}}
+{{- with $affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "warmimage.nodeLabel" -}}
+{{- default (printf "warm.warmimage.dev/%s" .model.derived.name) .model.warmer.nodeLabel.key -}}
+{{- end -}}

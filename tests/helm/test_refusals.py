@@ -1,0 +1,161 @@
+"""What the chart refuses to render, and what it says: where, what, and the fix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .cases import case, parallel
+from .generate import CHART
+from .test_values import merged
+from .tool import helm, template
+
+#: Over the least case: values, and words of the one message that they bring.
+REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "no image": ({"image": {"repository": ""}}, ("models.tiny.image.repository: no image to run",)),
+    "no digest": (
+        {"image": {"digest": "", "tag": ""}},
+        ("models.tiny.image: got tag \"\" and no digest", "fix: set models.tiny.image.digest"),
+    ),
+    "a floating tag": ({"image": {"digest": "", "tag": "latest"}}, ("got tag \"latest\" and no digest",)),
+    "no size": ({"weights": {"bytes": ""}}, ("models.tiny.weights.bytes: the size of the weights is not known",)),
+    "no rate": ({"startup": {"readRate": "0"}}, ("models.tiny.startup.readRate: got \"0\"",)),
+    "no claim": (
+        {"weights": {"volume": {"pvc": {"claimName": ""}}}},
+        ("models.tiny.weights.volume.pvc.claimName: which claim holds the model?",),
+    ),
+    "a claim without a size": (
+        {"weights": {"volume": {"pvc": {"create": True}}}},
+        ("models.tiny.weights.volume.pvc.size: a claim that is created needs a size",),
+    ),
+    "a claim that is too small": (
+        {"weights": {"volume": {"pvc": {"create": True, "size": "10Gi"}}}},
+        ("models.tiny.weights.volume.pvc.size: got 10Gi for 17179869184 bytes of weights",),
+    ),
+    "no model image": (
+        {"weights": {"volume": {"type": "image"}}}, ("models.tiny.weights.volume.image.reference: which image",),
+    ),
+    "a download into an image": (
+        {"weights": {"strategy": "download", "volume": {"type": "image", "image": {"reference": "m:1"}}}},
+        ("models.tiny.weights.volume.type: nothing can be downloaded into an image volume",),
+    ),
+    "no path": (
+        {"weights": {"volume": {"type": "hostPath"}}}, ("models.tiny.weights.volume.hostPath.path: got \"\"",),
+    ),
+    "the whole disk": (
+        {"weights": {"volume": {"type": "hostPath", "hostPath": {"path": "/models"}}}},
+        ("models.tiny.weights.volume.hostPath.path: got \"/models\"", "at least two levels below /"),
+    ),
+    "the kubelet's folder": (
+        {"weights": {"volume": {"type": "hostPath", "hostPath": {"path": "/srv/../var/lib/kubelet/pods"}}}},
+        ("models.tiny.weights.volume.hostPath.path: got /var/lib/kubelet/pods, a folder of the system",),
+    ),
+    "a download onto the host": (
+        {"weights": {"strategy": "download", "volume": {"type": "hostPath", "hostPath": {"path": "/srv/m/x"}}}},
+        ("models.tiny.weights.volume.type: hostPath is read-only",),
+    ),
+    "an empty model": ({"weights": {"volume": {"type": "emptyDir"}}}, ("an emptyDir has no model in it",)),
+    "no snapshot": (
+        {"snapshot": {"required": True}}, ("models.tiny.snapshot.required: the image holds no snapshot",),
+    ),
+    "no capability": (
+        {"snapshot": {"required": True, "inImage": True, "capability": "never"}},
+        ("only with the capability CHECKPOINT_RESTORE, and it is not granted: snapshot.capability is \"never\"",),
+    ),
+    "another tier": (
+        {"snapshot": {"required": True, "inImage": True}, "start": "zygote"}, ("not granted: start is \"zygote\"",),
+    ),
+    "a gate that may never open": (
+        {"sidecar": {"mode": "gate", "deadline": 0}},
+        ("models.tiny.sidecar.mode: gate holds the server back", "a deadline", "fix: set models.tiny.sidecar.deadline"),
+    ),
+    "an init container that may never end": (
+        {"sidecar": {"mode": "once", "deadline": 0}}, ("once holds the server back and needs a deadline",),
+    ),
+    "a limit that defeats the warmer": (
+        {"weights": {"volume": {"pvc": {"shared": True}}}, "warmer": {"resources": {"limits": {"memory": "1Gi"}}}},
+        ("models.tiny.warmer.resources.limits.memory: got 1Gi for 17179869184 bytes to warm",),
+    ),
+    "a limit that defeats the sidecar": (
+        {"sidecar": {"mode": "overlap", "resources": {"limits": {"memory": "1G"}}}},
+        ("models.tiny.sidecar.resources.limits.memory: got 1G for 17179869184 bytes to warm",),
+    ),
+    "another floating tag": ({"warmImage": {"repository": "warmer"}}, ("models.tiny.warmImage: got tag \"\"",)),
+    "an image for weights alone without weights": (
+        {"warmImage": {"repository": "warmer", "tag": "1"}},
+        ("models.tiny.warmImage: an image of its own can warm weights alone; got warmer.targets []",),
+    ),
+    "an image for weights alone for more": (
+        {"warmImage": {"repository": "warmer", "tag": "1"}, "warmer": {"targets": ["image"]}},
+        ("got warmer.targets [\"image\"]; fix: leave warmImage empty, or name targets: [weights]",),
+    ),
+    "memory pinned without end": ({"warmer": {"lock": True}}, ("models.tiny.warmer.lock: pinned memory needs",)),
+    "one port for two": (
+        {"sidecar": {"mode": "overlap", "port": 8000}}, ("models.tiny.sidecar.port: got 8000, which is",),
+    ),
+    "weights that a node cannot share": (
+        {"warmer": {"targets": ["weights"]}}, ("models.tiny.warmer.targets: weights of a volume that only one node",),
+    ),
+    "bounds the wrong way round": (
+        {"autoscaling": {"type": "keda", "minReplicas": 5}}, ("minReplicas 5 is above maxReplicas 4",),
+    ),
+    "no server by HPA": (
+        {"autoscaling": {"type": "hpa", "minReplicas": 0}}, ("autoscaling.minReplicas: got 0, which only type keda",),
+    ),
+    "no metric": ({"autoscaling": {"type": "hpa"}}, ("models.tiny.autoscaling.hpa.metrics: no metric",)),
+    "no trigger": ({"autoscaling": {"type": "keda"}}, ("models.tiny.autoscaling.keda.triggers: no trigger",)),
+    "no replacement": ({"strategy": {"maxUnavailable": "0%"}}, ("no server could ever be replaced",)),
+    "a folder of no path": ({"writable": {"cache": {"seed": True}}}, ("tiny.writable.cache.path: which folder",)),
+    "two folders at one path": ({"writable": {"cache": {"path": "/tmp"}}}, ("got /tmp, which is mounted already",)),
+    "a folder over the model": ({"writable": {"cache": {"path": "/model"}}}, ("got /model, which is mounted already",)),
+}  # fmt: skip
+
+
+def test_what_is_wrong_with_a_model_is_named(tmp_path: Path) -> None:
+    """Each mistake ends the render with one message that names the value, what it is, and what to do."""
+    least = yaml.safe_load(case("minimal").read_text(encoding="utf-8"))
+
+    def said(name: str) -> str:
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(json.dumps(merged(least, {"models": {"tiny": REFUSED[name][0]}})), encoding="utf-8")
+        return template(CHART, [file], code=1).stderr
+
+    for name, message in zip(REFUSED, parallel(said, REFUSED), strict=True):
+        for words in REFUSED[name][1]:
+            assert words in message, f"{name}: {message}"
+
+
+def test_two_models_with_one_name(tmp_path: Path) -> None:
+    """Names that differ only in what a resource's name cannot have would be one resource."""
+    least = yaml.safe_load(case("minimal").read_text(encoding="utf-8"))["models"]["tiny"]
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps({"models": {"qwen3-8b": least, "Qwen3.8B": least}}), encoding="utf-8")
+    said = template(CHART, [file], code=1).stderr
+    assert 'two models with one name: models.Qwen3.8B and models.qwen3-8b would both be "r-warmimage-qwen3-8b"' in said
+
+
+@pytest.mark.parametrize(
+    ("budget", "apart", "refused"), [("20Gi", False, True), ("32Gi", False, False), ("20Gi", True, False)]
+)
+def test_weights_beyond_the_budget_of_a_node(tmp_path: Path, budget: str, apart: bool, refused: bool) -> None:
+    """Models that share nodes share their budget; models on nodes of their own do not."""
+    least = yaml.safe_load(case("minimal").read_text(encoding="utf-8"))["models"]["tiny"]
+    shared = merged(least, {"weights": {"volume": {"pvc": {"shared": True}}}})
+    other = merged(shared, {"nodeSelector": {"pool": "other"}} if apart else {})
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps({"nodeBudget": budget, "models": {"one": shared, "two": other}}), encoding="utf-8")
+    said = template(CHART, [file], code=int(refused)).stderr
+    if refused:
+        assert (
+            "nodeBudget: got 20Gi for the 34359738368 bytes that the warmers of one, two would keep on one node" in said
+        )
+
+
+def test_lint_says_it_too() -> None:
+    """Helm's lint renders on after such a message, and shows it."""
+    done = helm("lint", "--strict", CHART, "--values", case("minimal"), "--set", "models.tiny.image.repository=")
+    assert "models.tiny.image.repository: no image to run" in done.stderr

@@ -1,0 +1,245 @@
+"""What the chart renders: valid for every Kubernetes release that it is for, and whole."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from warmimage.entrypoint.warm import metrics, options
+
+from .cases import CASES, FOREIGN, RELEASES, case, containers, find, needs, parallel, pod_specs, rendered
+from .generate import CHART
+from .invariants import broken
+from .tool import helm, template
+
+
+def releases_of(file: Path) -> list[str]:
+    """Return the releases that a case is rendered for."""
+    return [release for release in RELEASES if release >= needs(file)]
+
+
+def test_lint() -> None:
+    """``helm lint --strict`` finds nothing, with the defaults and with every case."""
+    words = [["--values", str(file)] for file in CASES]
+    for done in parallel(lambda given: helm("lint", "--strict", CHART, *given), [[], *words]):
+        assert "0 chart(s) failed" in done.stdout
+        assert "[WARNING]" not in done.stdout
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_case_is_valid(release: str) -> None:
+    """Every resource of every case is valid for the release, read strictly, and keeps our own invariants."""
+    files = [file for file in CASES if release in releases_of(file)]
+    wrong = []
+    for file, documents in zip(files, parallel(lambda file: rendered(file, release), files), strict=True):
+        assert documents, file
+        wrong += [f"{file.name}: {found}" for found in broken(documents)]
+        for document in documents:
+            if document["apiVersion"] in FOREIGN:
+                continue
+            try:
+                kubernetes_validate.validate(document, release.rpartition(".")[0], strict=True)
+            except kubernetes_validate.ValidationError as error:
+                wrong.append(f"{file.name}: {document['kind']} {error}")
+    assert wrong == []
+
+
+def test_an_image_volume_needs_a_release_that_has_them() -> None:
+    done = template(CHART, [case("image-volume")], "--kube-version", "1.29.0", code=1)
+    assert "image volumes need Kubernetes 1.31, got v1.29.0; fix: pvc or hostPath" in done.stderr
+    done = template(CHART, [case("minimal")], "--kube-version", "1.28.0", code=1)
+    assert "kubeVersion" in done.stderr
+
+
+def test_the_defaults_alone_serve_nothing() -> None:
+    assert [document["kind"] for document in yaml.safe_load_all(template(CHART, []).stdout)] == ["ServiceAccount"]
+
+
+def _selector(documents: list[dict[str, Any]]) -> None:
+    find(documents, "Service")["spec"]["selector"]["warmimage.dev/model"] = "another"
+
+
+def _mount(documents: list[dict[str, Any]]) -> None:
+    find(documents, "Deployment")["spec"]["template"]["spec"]["volumes"].pop()
+
+
+def _port(documents: list[dict[str, Any]]) -> None:
+    find(documents, "Service")["spec"]["ports"][0]["targetPort"] = "web"
+
+
+def _probe(documents: list[dict[str, Any]]) -> None:
+    find(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]["startupProbe"]["failureThreshold"] = 0
+
+
+def _float(documents: list[dict[str, Any]]) -> None:
+    find(documents, "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["args"].append("--budget=1.4e+11")
+
+
+def _name(documents: list[dict[str, Any]]) -> None:
+    find(documents, "Service")["metadata"]["name"] = "a" * 64
+
+
+def _secret(documents: list[dict[str, Any]]) -> None:
+    pod = find(documents, "Deployment")["spec"]["template"]["spec"]
+    pod["containers"][0]["env"] = [{"name": "HF_TOKEN", "value": "hf_1"}]
+
+
+def _root(documents: list[dict[str, Any]]) -> None:
+    pod = find(documents, "Deployment")["spec"]["template"]["spec"]
+    pod["containers"][0]["securityContext"]["capabilities"]["add"] = ["SYS_ADMIN"]
+
+
+def _gpu(documents: list[dict[str, Any]]) -> None:
+    find(documents, "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["env"] = []
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (_selector, "selectors"), (_mount, "mounts"), (_port, "ports"), (_probe, "probes"), (_float, "numbers"),
+        (_name, "names"), (_secret, "secrets"), (_root, "security"), (_gpu, "warmers"),
+    ],
+)  # fmt: skip
+def test_a_broken_render_is_noticed(damage: Callable[[list[dict[str, Any]]], None], found: str) -> None:
+    """The invariants can fail: each damage is found by the one that is for it."""
+    documents = copy.deepcopy(list(rendered(case("minimal"))))
+    assert broken(documents) == []
+    damage(documents)
+    assert {line.partition(":")[0] for line in broken(documents)} >= {found}
+
+
+def test_a_model_overrides_the_defaults_with_false_zero_and_empty_too() -> None:
+    """Of two models, one has what `defaults` say, and the other its own, which sprig's merge would drop."""
+    documents = rendered(case("overlap"))
+    budgets = []
+    for name in ("r-warmimage-small", "r-warmimage-large-70b"):
+        pod = find(documents, "Deployment", name)["spec"]["template"]["spec"]
+        budgets += [word for word in containers(pod)[0]["args"] if word.startswith("--budget")]
+    assert budgets == ["--budget=60Gi", "--budget=200Gi"]
+    words = ",".join(f"models.tiny.{word}" for word in ("replicas=0", "topologySpread=false", "preStopSeconds=0"))
+    changed = template(CHART, [case("minimal")], "--set", words)
+    spec = find(list(yaml.safe_load_all(changed.stdout)), "Deployment")["spec"]
+    assert spec["replicas"] == 0
+    assert "topologySpreadConstraints" not in spec["template"]["spec"]
+    assert "lifecycle" not in spec["template"]["spec"]["containers"][0]
+
+
+def test_the_start_up_budget_follows_from_the_bytes() -> None:
+    """16 GiB at 100 MiB/s are 164 seconds, and 300 for the rest; the rollout has the pull beside that."""
+    deployment = find(rendered(case("minimal")), "Deployment")
+    (server,) = deployment["spec"]["template"]["spec"]["containers"]
+    probe = server["startupProbe"]
+    assert (probe["failureThreshold"] - 1) * probe["periodSeconds"] == 465  # whole periods
+    assert deployment["spec"]["progressDeadlineSeconds"] == 464 + 900 + 60
+
+
+def test_the_modes_of_the_sidecar() -> None:
+    """Overlap holds nothing back, gate holds the server back for less long than the kubelet would wait, once ends."""
+    sidecars = {}
+    for name in ("overlap", "gate", "once"):
+        documents = rendered(case(name))
+        deployment = next(document for document in documents if document["kind"] == "Deployment")
+        sidecars[name] = deployment["spec"]["template"]["spec"]["initContainers"][0]
+        assert sidecars[name]["name"] == "warm"
+    assert sidecars["overlap"]["restartPolicy"] == sidecars["gate"]["restartPolicy"] == "Always"
+    assert "startupProbe" not in sidecars["overlap"]
+    probe = sidecars["gate"]["startupProbe"]
+    assert probe["httpGet"]["path"] == "/readyz"
+    assert (probe["failureThreshold"] - 1) * probe["periodSeconds"] > 600
+    assert "restartPolicy" not in sidecars["once"]
+    assert "--once" in sidecars["once"]["args"]
+
+
+def test_the_image_takes_every_command_line_that_the_chart_gives_it() -> None:
+    """The entrypoint's own parser reads the arguments of every warming container."""
+    seen = set()
+    for file in CASES:
+        for document, pod in pod_specs(rendered(file)):
+            for each in containers(pod):
+                if each["name"] == "warm":
+                    first, *words = each["args"]
+                    assert first == "warm", document
+                    read = options.parse(words)
+                    assert read.port or read.once
+                    seen |= {word.partition("=")[0] for word in words}
+    assert seen == {
+        "--dir", "--targets", "--budget", "--rate", "--interval", "--deadline", "--lock", "--on-exit", "--port",
+        "--node-label", "--once",
+    }  # fmt: skip
+
+
+def test_a_snapshot_is_granted_its_capability_where_the_image_has_one() -> None:
+    """The server has the one capability where there is a snapshot to restore, and nothing else ever has any."""
+    granted = {}
+    for file in CASES:
+        for document, pod in pod_specs(rendered(file)):
+            for each in containers(pod):
+                if each.get("securityContext", {}).get("capabilities", {}).get("add"):
+                    granted.setdefault(file.name, []).append((document["kind"], each["name"]))
+    assert granted == {name: [("Deployment", "server")] for name in ("bake-values.yaml", "gpu-values.yaml")}
+    for words in (["snapshot.capability=never"], ["start=plain"], ["snapshot.inImage=false"]):
+        done = template(CHART, [case("gpu")], *(part for word in words for part in ("--set", f"defaults.{word}")))
+        assert "CHECKPOINT_RESTORE" not in done.stdout
+
+
+def test_an_empty_volume_hides_no_baked_cache() -> None:
+    """A folder that is mounted for writing is filled from the image, unless the values say that nothing is there."""
+    pod = find(rendered(case("download")), "Deployment")["spec"]["template"]["spec"]
+    (seed,) = [each for each in pod["initContainers"] if each["name"] == "seed"]
+    pairs = dict(zip(seed["command"][4::2], seed["command"][5::2], strict=True))
+    assert pairs == {"/home/warmimage": "/seed/home", "/home/warmimage/.cache/vllm": "/seed/inductor"}
+    (server,) = pod["containers"]
+    mounted = {mount["mountPath"]: mount for mount in server["volumeMounts"]}
+    filled = {mount["mountPath"]: mount for mount in seed["volumeMounts"]}
+    for path, seeded in pairs.items():
+        assert {**mounted[path], "mountPath": ""} == {**filled[seeded], "mountPath": ""}
+    assert "initContainers" not in find(rendered(case("bake")), "Deployment")["spec"]["template"]["spec"]
+
+
+def test_warmers_run_where_servers_may() -> None:
+    """With GPUs and no selector of the user's, on nodes that have any; and tolerating what the server tolerates."""
+    pod = find(rendered(case("gpu")), "DaemonSet")["spec"]["template"]["spec"]
+    terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert "nvidia.com/gpu.present" in [term["matchExpressions"][0]["key"] for term in terms]
+    assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
+    pod = find(rendered(case("hostpath")), "DaemonSet")["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "pool": "gpu"}
+    assert "affinity" not in pod
+
+
+def test_the_node_label_brings_an_account_that_may_change_nodes_and_nothing_else_does() -> None:
+    """Only with the label is there a role, and a token, and servers prefer the nodes."""
+    documents = rendered(case("gpu"))
+    role = find(documents, "ClusterRole")
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]}]
+    accounts = {
+        where["kind"]: (pod["serviceAccountName"], pod["automountServiceAccountToken"])
+        for where, pod in pod_specs(documents)
+        if where["kind"] != "Pod"
+    }
+    assert accounts == {"DaemonSet": ("r-warmimage-qwen3-8b-warmer", True), "Deployment": ("r-warmimage", False)}
+    for file in CASES:
+        if file.name not in ("gpu-values.yaml", "everything-values.yaml"):
+            assert not [document for document in rendered(file) if "Role" in document["kind"]]
+            assert not [pod for _, pod in pod_specs(rendered(file)) if pod["automountServiceAccountToken"]]
+
+
+def test_every_metric_of_the_dashboard_exists() -> None:
+    """What the dashboard asks for is what the warmer gives."""
+    source = Path(metrics.__file__).read_text(encoding="utf-8")
+    names = set(
+        re.findall(r'^\s*\(?"([a-z_]+)", "(?:gauge|counter)"|PREFIX \+ "([a-z_]+)"|^\s*\("([a-z_]+)", "', source, re.M)
+    )
+    known = {name for found in names for name in found if name}
+    text = (CHART / "dashboards" / "warmimage.json").read_text(encoding="utf-8")
+    asked = set(re.findall(rf"{metrics.PREFIX}([a-z_]+?)(?:_total)?[{{,]", text))
+    assert len(json.loads(text)["panels"]) > 8
+    assert asked
+    assert asked <= known
