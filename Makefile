@@ -8,6 +8,9 @@ SOURCES := $(shell find builder entrypoint templates -type f -not -name '*.pyc')
 CODE := builder entrypoint templates tests
 PYTEST := $(PY) -m pytest
 TESTS ?= tests
+TEST_PROGRAMS := docker-registry=docker-registry chromium=chromium chromedriver=chromium-driver \
+	promtool=prometheus fusermount3=fuse3 vmtouch=vmtouch \
+	/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf=fonts-dejavu-core
 
 .PHONY: help demo test lint format typecheck docs golden bench vllm-cpu-base clean
 
@@ -18,8 +21,7 @@ demo: $(VENV)/installed ## Build an image for a small model, run it, show the an
 	.ci/with-engine $(PY) -m tests.demo
 
 test: lint typecheck ## All that CI runs: lint, types, unit tests, and real images on a real engine
-	WITH_ENGINE_ALSO='docker-registry=docker-registry chromium=chromium chromedriver=chromium-driver promtool=prometheus fusermount3=fuse3 vmtouch=vmtouch' \
-		.ci/with-engine $(PYTEST) $(TESTS) -m "not slow"
+	WITH_ENGINE_ALSO='$(TEST_PROGRAMS)' .ci/with-engine $(PYTEST) $(TESTS) -m "not slow"
 
 lint: $(VENV)/installed ## Check style
 	$(VENV)/bin/ruff check $(CODE)
