@@ -39,11 +39,11 @@ def refused(*words: str, code: int, **variables: str) -> str:
 
 @pytest.fixture
 def build_words(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A build that would do, run in an empty folder."""
+    """A build that would do, run in an empty folder; without what would follow it."""
     folder = tmp_path / "empty"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    return ["build", "--model", str(tiny_model), "--accelerator", "cpu"]
+    return ["build", "--model", str(tiny_model), "--accelerator", "cpu", "--record", "off", "--snapshot", "off"]
 
 
 def test_no_engine(build_words: list[str], tmp_path: Path) -> None:

@@ -82,6 +82,24 @@ class Session:
         self._say(f"{run['bench']} {run['arm']}: {json.dumps(line)}")
         self._write()
 
+    def problems(self) -> list[str]:
+        """Return what makes the figures worthless: starts that failed, other tiers, other answers, caches not taken."""
+        found = [f"{run['bench']} {run['arm']}: {run['error']}" for run in self._runs if "error" in run]
+        for run in self._runs:
+            tier, caches = run["arm"].split("-")[:2]
+            wanted = {"own": "plain"}.get(tier, tier)
+            if run["bench"] == "decline" or "error" in run:
+                continue
+            if run["tier"] != wanted:
+                found.append(f"{run['bench']} {run['arm']}: came up in tier {run['tier']}")
+            if run["bench"] not in ("record", "compile") and caches != "empty" and not run["said"]["hits"]:
+                found.append(f"{run['bench']} {run['arm']}: the engine took no compiled code from its caches")
+        for name, arms in self._by_arm().items():
+            said = {run["completion_sha256"] for runs in arms.values() for run in runs if "completion_sha256" in run}
+            if len(said) > 1:
+                found.append(f"{name}: its arms gave {len(said)} different completions")
+        return found
+
     def show(self) -> None:
         """Print medians and ratios to plain."""
         for name, arms in self._by_arm().items():

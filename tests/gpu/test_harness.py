@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from . import machine, shapes
+from .session import Session
 from .start import Arm
 
 
@@ -33,6 +34,23 @@ def test_an_arm_is_read_from_its_name() -> None:
     assert environment["WARMIMAGE_TRACE"] == "imports"
     with pytest.raises(ValueError, match="no arm"):
         Arm.parse("plain/lukewarm/cold")
+
+
+def test_figures_that_are_worth_nothing_are_named(tmp_path: Path) -> None:
+    session = Session(tmp_path, {}, 0.0)
+    good = {"bench": "0.5b", "arm": "own-warm-warm", "tier": "plain", "said": {"hits": 1}, "completion_sha256": "a"}
+    session.add(good)
+    session.add({**good, "arm": "own-empty-cold", "said": {"hits": 0}})
+    assert session.problems() == []
+    session.add({**good, "arm": "snapshot-baked-warm", "tier": "zygote"})
+    session.add({**good, "arm": "plain-warm-warm", "said": {"hits": 0}, "completion_sha256": "b"})
+    session.add({"bench": "7b", "arm": "plain-warm-warm", "error": "TimeoutError"})
+    assert session.problems() == [
+        "7b plain-warm-warm: TimeoutError",
+        "0.5b snapshot-baked-warm: came up in tier zygote",
+        "0.5b plain-warm-warm: the engine took no compiled code from its caches",
+        "0.5b: its arms gave 2 different completions",
+    ]
 
 
 def test_a_model_is_whole_and_says_only_what_its_tokenizer_knows(tmp_path: Path) -> None:
