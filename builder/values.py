@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from . import __version__, docker_engine, temporary, warmer
 from .bench.result import write_whole
+from .engines import adapters
 from .entrypoint.settings import last_value
 from .errors import ConfigError, WarmimageError
 from .image import ImageReport
@@ -29,14 +30,21 @@ _MARK = "# Written by warmimage"
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
-#: Engine flags whose product is the number of GPUs of one server, in all spellings of the engines.
+#: Engine flags whose product is the number of GPUs of one server, in all names that the engines have for them.
 _PARALLEL = (
     ("--tensor-parallel-size", "-tp", "--tp-size", "--tp"),
     ("--pipeline-parallel-size", "-pp", "--pp-size", "--pp"),
 )
+_DATA_PARALLEL = ("--data-parallel-size", "-dp", "--dp-size", "--dp")
 
-#: Variables that move a cache to a folder that the server must be able to write to.
-_CACHES = re.compile(r"^(?:\w+_CACHE(?:_DIR|_ROOT|_PATH|_HOME)?|HF_HOME|\w+_WORKSPACE_BASE|PROMETHEUS_MULTIPROC_DIR)$")
+#: How many of vLLM's data-parallel ranks run in this server, where others run elsewhere.
+_DATA_PARALLEL_HERE = ("--data-parallel-size-local", "-dpl")
+
+#: With it SGLang's data-parallel ranks share the GPUs of tensor parallelism.
+_SHARING = "--enable-dp-attention"
+
+#: Variables that move a cache to a folder that the server must be able to write to, beside those that adapters name.
+_CACHES = re.compile(r"^(?:\w+_CACHE(?:_DIR|_ROOT|_PATH|_HOME)?|HF_HOME|PROMETHEUS_MULTIPROC_DIR)$")
 
 #: Engines that answer on ``/metrics``, and the argument without which they do not.
 _METRICS = {"vllm": "", "sglang": "--enable-metrics"}
@@ -202,12 +210,30 @@ def _metrics_path(plan: Plan) -> str:
 
 def gpus(plan: Plan) -> int:
     """Return how many GPUs one server computes on, as the engine's arguments in the image say."""
-    command = [*plan.engine.command, *plan.engine.args]
+    command = [_dashed(word) for word in (*plan.engine.command, *plan.engine.args)]
     found = 1
     for flags in _PARALLEL:
-        value = last_value(command, flags)
-        found *= int(value) if value.isascii() and value.isdigit() and int(value) else 1
+        found *= _count(command, flags) or 1
+    if _SHARING not in command:
+        found *= _count(command, _DATA_PARALLEL_HERE) or _count(command, _DATA_PARALLEL) or 1
     return found
+
+
+def _dashed(word: str) -> str:
+    """Return a long flag with dashes for underscores: vLLM takes both."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def _count(command: Sequence[str], flags: Sequence[str]) -> int:
+    """Return the number that a command gives to flags, 0 where it gives none."""
+    value = last_value(command, flags)
+    return int(value) if value.isascii() and value.isdigit() else 0
+
+
+def _moves_a_cache(variable: str) -> bool:
+    named = (place[0] for adapter in adapters().values() for kind in adapter.caches.values() for place in kind.values())
+    return bool(_CACHES.match(variable)) or variable in named
 
 
 def writable_folders(plan: Plan, environment: Mapping[str, str]) -> dict[str, str]:
@@ -215,7 +241,7 @@ def writable_folders(plan: Plan, environment: Mapping[str, str]) -> dict[str, st
     folders = {"home": plan.folders.home}
     fixed = (plan.folders.home, "/tmp", "/run/warmimage", plan.model.path)  # noqa: S108 - of the container
     for name, path in sorted(environment.items()):
-        if not _CACHES.match(name) or not path.startswith("/"):
+        if not _moves_a_cache(name) or not path.startswith("/"):
             continue
         below = [place for place in (*fixed, *folders.values()) if f"{path}/".startswith(f"{place}/")]
         if not below:

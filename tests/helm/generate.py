@@ -40,6 +40,9 @@ _TYPES: dict[str, dict[str, Any]] = {
     "integers": {"type": "array", "items": {"type": "integer", "minimum": 0}},
     "size": {"type": "string", "pattern": _SIZE},
     "share": {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+%$"}]},
+    "positive share": {
+        "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^([1-9][0-9]?|100)%$"}]
+    },
     "duration": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"},
     "digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
     "path": {"type": "string", "pattern": "^/"},
@@ -55,7 +58,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "resources": {
         "type": "object",
         "additionalProperties": False,
-        "properties": {"requests": _AMOUNTS, "limits": _AMOUNTS, "claims": {"type": "array", "items": _OBJECT}},
+        "properties": {"requests": _AMOUNTS, "limits": _AMOUNTS},
     },
 }
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from warmimage import values
 from warmimage.config import Config
+from warmimage.engines import adapters
 from warmimage.errors import ConfigError
 from warmimage.plan import Plan, SnapshotPlan
 from warmimage.values import Built
@@ -129,6 +130,24 @@ def test_a_server_is_scraped_where_it_has_metrics(words: dict[str, object], path
 
 
 @pytest.mark.parametrize(
+    ("args", "count"),
+    [
+        ((), 1),
+        (("--tensor_parallel_size=4",), 4),
+        (("--tensor_parallel_size", "4", "-pp", "2"), 8),
+        (("-tp", "2", "-dp", "4"), 8),
+        (("--data-parallel-size=8", "--data-parallel-size-local=2"), 2),
+        (("--tp", "4", "--dp-size", "2"), 8),
+        (("--tp", "4", "--dp", "4", "--enable-dp-attention"), 4),
+        (("--tensor-parallel-size", "many"), 1),
+    ],
+)
+def test_a_server_asks_for_the_gpus_of_all_its_ranks(args: tuple[str, ...], count: int) -> None:
+    """Tensor, pipeline and data parallelism multiply, in every spelling that an engine takes."""
+    assert values.gpus(plan(args=args)) == count
+
+
+@pytest.mark.parametrize(
     ("name", "key"),
     [("Qwen/Qwen3-8B", "qwen3-8b"), ("my_model.v2", "my-model-v2"), ("a" * 70, "a" * 40), ("_", "model")],
 )
@@ -156,11 +175,20 @@ def test_caches_that_a_variable_moves_are_folders_to_write_to() -> None:
     """Those below a folder that is writable already are not mounted twice."""
     environment = {
         "VLLM_CACHE_ROOT": "/cache/vllm", "TRITON_CACHE_DIR": "/cache/vllm/triton", "HF_HOME": "/home/warmimage/hf",
-        "PATH": "/bin", "XDG_CACHE_HOME": "relative",
+        "PATH": "/bin", "XDG_CACHE_HOME": "relative", "TORCH_EXTENSIONS_DIR": "/cache/extensions",
     }  # fmt: skip
     found = values.writable_folders(plan(), environment)
     assert found == {
         "home": "/home/warmimage",
+        "torch-extensions-dir": "/cache/extensions",
         "triton-cache-dir": "/cache/vllm/triton",
         "vllm-cache-root": "/cache/vllm",
     }
+
+
+def test_every_cache_that_an_engine_compiles_into_can_be_written_to() -> None:
+    """What the adapters know of caches is what the chart mounts."""
+    places = [place for adapter in adapters().values() for kind in adapter.caches.values() for place in kind.values()]
+    environment = {variable: f"/moved/{number}" for number, (variable, _, _) in enumerate(places)}
+    assert len(environment) > 6
+    assert set(values.writable_folders(plan(), environment).values()) == {"/home/warmimage", *environment.values()}

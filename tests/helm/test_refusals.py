@@ -111,6 +111,25 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no replacement": ({"strategy": {"maxUnavailable": "0%"}}, ("no server could ever be replaced",)),
     "a folder of no path": ({"writable": {"cache": {"seed": True}}}, ("tiny.writable.cache.path: which folder",)),
     "two folders at one path": ({"writable": {"cache": {"path": "/tmp"}}}, ("got /tmp, which is mounted already",)),
+    "a gate before a download": (
+        {"weights": {"strategy": "download"}, "sidecar": {"mode": "gate"}},
+        (
+            "models.tiny.sidecar.mode: gate holds the server back until the weights are in memory",
+            "fix: mode overlap, or models.tiny.sidecar.targets without weights",
+        ),
+    ),
+    "an init container before a download": (
+        {"weights": {"strategy": "download"}, "sidecar": {"mode": "once", "targets": ["weights"]}},
+        ("once holds the server back until the weights are in memory",),
+    ),
+    "a token in the open": (
+        {"env": {"HF_TOKEN": "hf_unsaid"}},
+        ("models.tiny.env.HF_TOKEN: a secret as a value", "fix: models.tiny.extraEnv with valueFrom.secretKeyRef"),
+    ),
+    "a key in the open": (
+        {"extraEnv": [{"name": "VLLM_API_KEY", "value": "hf_unsaid"}]},
+        ("models.tiny.extraEnv, VLLM_API_KEY: a secret as a value", "or models.tiny.envFrom with secretRef"),
+    ),
     "a folder over the model": ({"writable": {"cache": {"path": "/model"}}}, ("got /model, which is mounted already",)),
 }  # fmt: skip
 
@@ -127,6 +146,44 @@ def test_what_is_wrong_with_a_model_is_named(tmp_path: Path) -> None:
     for name, message in zip(REFUSED, parallel(said, REFUSED), strict=True):
         for words in REFUSED[name][1]:
             assert words in message, f"{name}: {message}"
+        assert "hf_unsaid" not in message
+
+
+def test_what_only_looks_like_a_mistake_is_rendered(tmp_path: Path) -> None:
+    """A switch is no secret, and one that comes from a Secret is in no value; overlap and a download go together."""
+    least = yaml.safe_load(case("minimal").read_text(encoding="utf-8"))
+    secret = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
+    for number, words in enumerate(
+        (
+            {"env": {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "MAX_TOKENS": "4096"}, "extraEnv": [secret]},
+            {"weights": {"strategy": "download"}, "sidecar": {"mode": "overlap"}},
+            {"weights": {"strategy": "download"}, "sidecar": {"mode": "gate", "targets": ["image"]}},
+        )
+    ):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(json.dumps(merged(least, {"models": {"tiny": words}})), encoding="utf-8")
+        template(CHART, [file])
+
+
+@pytest.mark.parametrize("override", ["1st", "chat.example", "Chat"])
+def test_a_name_that_no_service_may_have(override: str) -> None:
+    """Kubernetes would refuse it, after the other resources were made."""
+    said = template(CHART, [case("minimal")], "--set", f"fullnameOverride={override}", code=1).stderr
+    assert f'models.tiny: its resources would be called "{override}-tiny", and a Service\'s name begins' in said
+    assert "fix: set fullnameOverride" in said
+
+
+def test_two_warmers_of_one_label(tmp_path: Path) -> None:
+    """Each would take the other's label away when its own files leave the memory."""
+    least = yaml.safe_load(case("minimal").read_text(encoding="utf-8"))["models"]["tiny"]
+    label = {"warmer": {"nodeLabel": {"enabled": True, "key": "example.com/warm"}}}
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps({"defaults": label, "models": {"one": least, "two": least}}), encoding="utf-8")
+    said = template(CHART, [file], code=1).stderr
+    assert "warmer.nodeLabel.key: the warmers of one and two would both set example.com/warm; fix:" in said
+    label["warmer"]["nodeLabel"]["key"] = ""
+    file.write_text(json.dumps({"defaults": label, "models": {"one": least, "two": least}}), encoding="utf-8")
+    template(CHART, [file])
 
 
 def test_two_models_with_one_name(tmp_path: Path) -> None:

@@ -23,14 +23,21 @@ def notes(*words: str | Path) -> str:
 
 
 def test_the_notes_name_the_timeout_and_what_is_off() -> None:
-    """One server: pull, start and slack; the warmers' deadline is longer here."""
+    """One server: pull, start and slack; the warmers, a quarter at a time, take longer here."""
     told = notes("--values", case("gpu"))
     deployment = find(rendered(case("gpu")), "Deployment")
     progress = deployment["spec"]["progressDeadlineSeconds"]
     assert f"rollout status deployment/r-warmimage-qwen3-8b --timeout {progress}s" in told
-    assert f"--wait --timeout {max(progress, 1800 + 900 + 60)}s" in told
+    assert f"--wait --timeout {max(progress, 4 * (1800 + 900 + 60))}s" in told
     assert "--namespace models" in told
     assert "the server has the capability CHECKPOINT_RESTORE" in told
+
+
+@pytest.mark.parametrize(("share", "rounds"), [("25%", 4), ("30%", 4), ("100%", 1), ("3", 1)])
+def test_the_timeout_has_every_round_of_the_warmers(share: str, rounds: int) -> None:
+    """Of a share the rounds are known; how many nodes a number goes round, nobody knows."""
+    told = notes("--values", case("minimal"), "--set", f"defaults.warmer.maxUnavailable={share}")
+    assert f"--wait --timeout {rounds * (1800 + 900 + 60)}s" in told
 
 
 def test_the_timeout_grows_with_the_servers_that_are_replaced_one_after_the_other() -> None:

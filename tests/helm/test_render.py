@@ -14,7 +14,7 @@ import pytest
 import yaml
 from warmimage.entrypoint.warm import metrics, options
 
-from .cases import CASES, FOREIGN, RELEASES, case, containers, find, needs, parallel, pod_specs, rendered
+from .cases import CASES, FOREIGN, RELEASES, case, containers, find, needs, parallel, parse, pod_specs, rendered
 from .generate import CHART
 from .invariants import broken
 from .tool import helm, template
@@ -23,6 +23,16 @@ from .tool import helm, template
 def releases_of(file: Path) -> list[str]:
     """Return the releases that a case is rendered for."""
     return [release for release in RELEASES if release >= needs(file)]
+
+
+def changed(name: str, *words: str) -> list[dict[str, Any]]:
+    """Return what a case renders to with values over it, each as ``KEY=JSON``."""
+    return parse(template(CHART, [case(name)], *(part for word in words for part in ("--set-json", word))).stdout)
+
+
+def pod_of(documents: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
+    """Return the pods' specification of the one resource of a kind."""
+    return dict(find(documents, kind, name)["spec"]["template"]["spec"])
 
 
 def test_lint() -> None:
@@ -140,6 +150,25 @@ def test_the_start_up_budget_follows_from_the_bytes() -> None:
     assert deployment["spec"]["progressDeadlineSeconds"] == 464 + 900 + 60
 
 
+def test_a_download_has_its_time_too() -> None:
+    """What is downloaded first and then read takes its bytes twice."""
+    server = pod_of(list(rendered(case("download"))), "Deployment")["containers"][0]
+    assert (server["startupProbe"]["failureThreshold"] - 1) * 5 == 630  # 300 + 2 * 16384 / 100, in whole periods
+
+
+def test_servers_with_gpus_are_replaced_without_a_surplus() -> None:
+    """GPUs are rarely free twice."""
+    strategy = find(rendered(case("gpu")), "Deployment")["spec"]["strategy"]
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+
+
+@pytest.mark.parametrize(("least", "cooldown"), [(0, 464 + 900 + 60), (1, 300)])
+def test_the_last_server_is_not_taken_away_while_it_starts(least: int, cooldown: int) -> None:
+    """KEDA counts from the last work, which may be what began the start; the others are the HPA's."""
+    spec = find(changed("keda", f"defaults.autoscaling.minReplicas={least}"), "ScaledObject")["spec"]
+    assert (spec["cooldownPeriod"], spec["initialCooldownPeriod"]) == (cooldown, cooldown)
+
+
 def test_the_modes_of_the_sidecar() -> None:
     """Overlap holds nothing back, gate holds the server back for less long than the kubelet would wait, once ends."""
     sidecars = {}
@@ -209,9 +238,36 @@ def test_warmers_run_where_servers_may() -> None:
     terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     assert "nvidia.com/gpu.present" in [term["matchExpressions"][0]["key"] for term in terms]
     assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
+    assert [entry["key"] for entry in pod["tolerations"]] == ["nvidia.com/gpu"]
     pod = find(rendered(case("hostpath")), "DaemonSet")["spec"]["template"]["spec"]
     assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "pool": "gpu"}
     assert "affinity" not in pod
+
+
+def test_warmers_keep_to_the_nodes_that_the_servers_affinity_requires() -> None:
+    """The user's own words win over the labels of GPU nodes; what they only prefer is the server's affair."""
+    terms = [{"matchExpressions": [{"key": "pool", "operator": "In", "values": ["gpu"]}]}]
+    affinity = {
+        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}},
+        "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []},
+    }
+    documents = changed("gpu", f"models.qwen3-8b.affinity={json.dumps(affinity)}")
+    required = affinity["nodeAffinity"]
+    assert pod_of(documents, "DaemonSet")["affinity"] == {"nodeAffinity": required}
+    node = pod_of(documents, "Deployment")["affinity"]["nodeAffinity"]
+    assert node.items() >= required.items()
+
+
+def test_warmers_of_other_gpus_look_for_none_of_nvidias_labels() -> None:
+    """A part of a GPU is on a node with the taint of whole ones."""
+    for resource, keys, placed in (
+        ("amd.com/gpu", ["amd.com/gpu"], False),
+        ("nvidia.com/mig-1g.10gb", ["nvidia.com/mig-1g.10gb", "nvidia.com/gpu"], True),
+    ):
+        documents = changed("gpu", f'defaults.gpus.resource="{resource}"')
+        for kind in ("DaemonSet", "Deployment"):
+            assert [entry["key"] for entry in pod_of(documents, kind)["tolerations"]] == keys
+        assert ("affinity" in pod_of(documents, "DaemonSet")) is placed
 
 
 def test_the_node_label_brings_an_account_that_may_change_nodes_and_nothing_else_does() -> None:
@@ -225,10 +281,100 @@ def test_the_node_label_brings_an_account_that_may_change_nodes_and_nothing_else
         if where["kind"] != "Pod"
     }
     assert accounts == {"DaemonSet": ("r-warmimage-qwen3-8b-warmer", True), "Deployment": ("r-warmimage", False)}
+    key = "default.warm.warmimage.dev/r-warmimage-qwen3-8b"
+    (warm,) = containers(pod_of(list(documents), "DaemonSet"))
+    assert f"--node-label={key}" in warm["args"]
+    preferred = [{"weight": 100, "preference": {"matchExpressions": [{"key": key, "operator": "Exists"}]}}]
+    affinity = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+    assert pod_of(list(documents), "Deployment")["affinity"] == affinity
     for file in CASES:
         if file.name not in ("gpu-values.yaml", "everything-values.yaml"):
             assert not [document for document in rendered(file) if "Role" in document["kind"]]
             assert not [pod for _, pod in pod_specs(rendered(file)) if pod["automountServiceAccountToken"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "group"),
+    [
+        ("download", ['defaults.writable.inductor.claimName=""'], 1000),
+        ("minimal", ['defaults.writable.home.claimName="homes"'], 1000),
+        ("minimal", ['defaults.writable.home.claimName="homes"', "defaults.writable.home.enabled=false"], None),
+        ("download", ["defaults.podSecurityContext.fsGroup=2000"], 2000),
+        ("download", ["defaults.podSecurityContext.fsGroup=0"], 0),
+        ("download", ['defaults.podSecurityContext.runAsUser=""'], None),
+        ("minimal", [], None),
+    ],
+)
+def test_a_claim_that_the_server_writes_to_is_given_to_its_group(
+    name: str, words: list[str], group: int | None
+) -> None:
+    """A new volume is root's own, and the server is not root; what it only reads is left as it is."""
+    documents = changed(name, *words)
+    assert broken(documents) == []
+    assert pod_of(documents, "Deployment")["securityContext"].get("fsGroup") == group
+    if words[:1] != ["defaults.podSecurityContext.fsGroup=2000"] and group:
+        assert "fsGroup" not in pod_of(documents, "DaemonSet")["securityContext"]
+
+
+def test_a_claim_is_read_only_as_a_whole_unless_the_server_downloads_to_it() -> None:
+    """A mount that is read-only would not keep the kubelet from changing the group of every file."""
+    claims = {}
+    for name in ("gpu", "download"):
+        for document, pod in pod_specs(rendered(case(name))):
+            for volume in pod.get("volumes") or []:
+                if volume["name"] == "weights":
+                    claims[name, document["kind"]] = volume["persistentVolumeClaim"].get("readOnly", False)
+    assert claims == {("gpu", "Deployment"): True, ("gpu", "DaemonSet"): True, ("download", "Deployment"): False}
+
+
+@pytest.mark.parametrize("nothing", ['""', "null"])
+def test_a_user_id_may_be_left_to_the_cluster(nothing: str) -> None:
+    """Empty is not root's."""
+    words = [f"defaults.podSecurityContext.{name}={nothing}" for name in ("runAsUser", "runAsGroup")]
+    for document, pod in pod_specs(changed("minimal", *words)):
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(pod["securityContext"]), document["kind"]
+        assert pod["securityContext"]["runAsNonRoot"]
+
+
+def test_a_name_of_digits_stays_a_text() -> None:
+    """The folder of this image on a claim is called 9075442958468212."""
+    words = [
+        'models.downloaded.image.repository="registry.example.com/team/qwen"', 'models.downloaded.image.tag="1.1573"',
+        'defaults.weights.volume.pvc.claimName="1e3"', 'defaults.env={"NO": "off"}', 'imagePullSecrets=["123"]',
+    ]  # fmt: skip
+    pod = pod_of(changed("download", *words), "Deployment")
+    folders = {mount["subPath"] for each in containers(pod) for mount in each["volumeMounts"] if "subPath" in mount}
+    assert folders == {"9075442958468212"}
+    assert pod["imagePullSecrets"] == [{"name": "123"}]
+    (weights,) = [volume for volume in pod["volumes"] if volume["name"] == "weights"]
+    assert weights["persistentVolumeClaim"] == {"claimName": "1e3"}
+    assert {"name": "NO", "value": "off"} in pod["containers"][0]["env"]
+
+
+def test_the_priority_class_of_another_is_used() -> None:
+    """Without ``create`` a name is one that is there; without a name there is none."""
+    documents = changed("minimal", 'priorityClass={"create": false, "name": "theirs"}')
+    assert pod_of(documents, "DaemonSet")["priorityClassName"] == "theirs"
+    assert "PriorityClass" not in [document["kind"] for document in documents]
+    assert "priorityClassName" not in pod_of(changed("minimal", "priorityClass.create=false"), "DaemonSet")
+
+
+def test_a_network_policy_names_numbers_and_lets_the_test_in() -> None:
+    """A name that only an init container has is not found by every network; peers of the user's are not the tests."""
+    policies = {
+        document["metadata"]["name"]: document["spec"]["ingress"]
+        for document in changed("gate", 'networkPolicy.from=[{"podSelector": {}}]')
+        if document["kind"] == "NetworkPolicy"
+    }
+    server, test = policies["r-warmimage-gated"]
+    assert server == {"ports": [{"port": 8000}, {"port": 9464}], "from": [{"podSelector": {}}]}
+    assert test["ports"] == [{"port": 8000}]
+    (peer,) = test["from"]
+    tested = find(rendered(case("gate")), "Pod")["metadata"]["labels"]
+    assert peer["podSelector"]["matchLabels"].items() <= tested.items()
+    assert [rule["ports"] for rule in policies["r-warmimage-gated-warmer"]] == [[{"port": 9464}]]
+    for words in (['networkPolicy.from=[{"podSelector": {}}]', "tests.enabled=false"], []):
+        assert len(find(changed("gate", *words), "NetworkPolicy", "r-warmimage-gated")["spec"]["ingress"]) == 1
 
 
 def test_every_metric_of_the_dashboard_exists() -> None:

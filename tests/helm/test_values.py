@@ -32,6 +32,7 @@ _OTHER: dict[str, list[Any]] = {
     "path or empty": ["/other"],
     "subpath": ["other"],
     "share": ["50%"],
+    "positive share": ["50%"],
     "duration": ["7s"],
     "port": [7777],
     "integers": [[7]],
@@ -51,6 +52,7 @@ _TOGETHER: dict[str, dict[str, Any]] = {
     "defaults.weights.volume.pvc.create": {"defaults": {"weights": {"volume": {"pvc": {"size": "99Gi"}}}}},
     "defaults.weights.volume.pvc.size": {"defaults": {"weights": {"volume": {"pvc": {"create": True}}}}},
     "defaults.autoscaling.type": {"defaults": {"autoscaling": {"keda": {"triggers": [{"type": "cpu"}]}}}},
+    "defaults.autoscaling.keda.cooldownPeriod": {"defaults": {"autoscaling": {"minReplicas": 1}}},
     "defaults.sidecar.lock": {"defaults": {"sidecar": {"budget": "99Gi"}}},
 }
 
@@ -199,6 +201,9 @@ def test_every_unknown_key_is_refused(tmp_path: Path) -> None:
         ("models: {tiny: {warmer: {targets: [gpu]}}}", "/models/tiny/warmer/targets/0"),
         ("models: [{name: tiny}]", "/models"),
         ("defaults: {warmer: {deadline: 0}}", "/defaults/warmer/deadline"),
+        ("defaults: {warmer: {maxUnavailable: 0}}", "/defaults/warmer/maxUnavailable"),
+        ("defaults: {warmer: {maxUnavailable: 0%}}", "/defaults/warmer/maxUnavailable"),
+        ("defaults: {resources: {claims: [{name: gpu}]}}", "/defaults/resources"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_refused(tmp_path: Path, text: str, where: str) -> None:

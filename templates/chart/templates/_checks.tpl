@@ -9,6 +9,9 @@
 {{- $weights := $model.weights -}}
 {{- $volume := $weights.volume -}}
 
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $derived.name) -}}
+{{- fail (printf "%s: its resources would be called %q, and a Service's name begins with a letter and has small letters, digits and dashes; fix: set fullnameOverride" $at $derived.name) -}}
+{{- end -}}
 {{- if not $model.image.repository -}}
 {{- fail (printf "%s.image.repository: no image to run; fix: -f values.generated.yaml, which warmimage build writes, or set it" $at) -}}
 {{- end -}}
@@ -29,6 +32,7 @@
 {{- include "warmimage.checkVolume" (list $root $at $model) -}}
 {{- end -}}
 
+{{- include "warmimage.checkSecrets" (list $at $model) -}}
 {{- if and $model.snapshot.required (not $model.snapshot.inImage) -}}
 {{- fail (printf "%s.snapshot.required: the image holds no snapshot (snapshot.inImage is false); fix: warmimage build --snapshot require, or set %s.snapshot.required to false" $at $at) -}}
 {{- end -}}
@@ -42,6 +46,9 @@
 
 {{- if and (has $model.sidecar.mode (list "gate" "once")) (not (int64 $model.sidecar.deadline)) -}}
 {{- fail (printf "%s.sidecar.mode: %s holds the server back and needs a deadline; got sidecar.deadline 0; fix: set %s.sidecar.deadline to the seconds after which the server starts anyway" $at $model.sidecar.mode $at) -}}
+{{- end -}}
+{{- if and (has $model.sidecar.mode (list "gate" "once")) (eq $model.weights.strategy "download") (has "weights" $derived.sidecarTargets) -}}
+{{- fail (printf "%s.sidecar.mode: %s holds the server back until the weights are in memory, and it is the server that downloads them; fix: mode overlap, or %s.sidecar.targets without weights, such as [image]" $at $model.sidecar.mode $at) -}}
 {{- end -}}
 {{- range $who := list "sidecar" "warmer" -}}
 {{- $settings := get $model $who -}}
@@ -98,6 +105,27 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Variables of a server that look like secrets: (list WHERE MODEL). What only switches something is none. */}}
+{{- define "warmimage.checkSecrets" -}}
+{{- $at := index . 0 -}}
+{{- $model := index . 1 -}}
+{{- $given := list -}}
+{{- range $name, $value := $model.env -}}
+{{- $given = append $given (dict "at" (printf "env.%s" $name) "name" $name "value" $value) -}}
+{{- end -}}
+{{- range $model.extraEnv -}}
+{{- $name := dig "name" "" . -}}
+{{- $given = append $given (dict "at" (printf "extraEnv, %s" $name) "name" $name "value" (dig "value" "" .)) -}}
+{{- end -}}
+{{- range $given -}}
+{{- $value := toString .value -}}
+{{- $switch := regexMatch "(?i)^(|0|1|true|false|yes|no|on|off)$" $value -}}
+{{- if and (regexMatch "(?i)(^|_)(TOKEN|API_?KEY|PASSWORD|SECRET)$" .name) (not $switch) -}}
+{{- fail (printf "%s.%s: a secret as a value is for everyone to read in the release and in the pods; fix: %s.extraEnv with valueFrom.secretKeyRef, or %s.envFrom with secretRef" $at .at $at $at) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The volume of the weights: (list ROOT WHERE MODEL). */}}
 {{- define "warmimage.checkVolume" -}}
 {{- $root := index . 0 -}}
@@ -148,13 +176,28 @@
 {{- $members := dict -}}
 {{- range $key, $model := index . 1 -}}
 {{- if and $budget $model.warmer.enabled -}}
-{{- $nodes := list $model.arch $model.nodeSelector $model.warmer.nodeSelector | toJson -}}
+{{- $nodes := list $model.arch $model.nodeSelector $model.warmer.nodeSelector (include "warmimage.requiredNodes" $model) | toJson -}}
 {{- $total := add (default 0 (get $totals $nodes) | int64) $model.derived.warmerBytes -}}
 {{- $_ := set $totals $nodes $total -}}
 {{- $_ := set $members $nodes (append (default list (get $members $nodes)) $key) -}}
 {{- if gt $total $budget -}}
 {{- fail (printf "nodeBudget: got %s for the %d bytes that the warmers of %s would keep on one node; fix: raise it, give the models nodes of their own (nodeSelector), or set warmer.enabled to false for some" $root.Values.nodeBudget $total (join ", " (get $members $nodes))) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels of nodes: (list ROOT MODELS). Two warmers that both set one would take it away from each other. */}}
+{{- define "warmimage.checkLabels" -}}
+{{- $root := index . 0 -}}
+{{- $labels := dict -}}
+{{- range $key, $model := index . 1 -}}
+{{- if and $model.warmer.enabled $model.warmer.nodeLabel.enabled -}}
+{{- $label := include "warmimage.nodeLabel" (dict "root" $root "model" $model) -}}
+{{- if hasKey $labels $label -}}
+{{- fail (printf "warmer.nodeLabel.key: the warmers of %s and %s would both set %s; fix: leave it empty, or name another for each model" (get $labels $label) $key $label) -}}
+{{- end -}}
+{{- $_ := set $labels $label $key -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -3,7 +3,7 @@ The models to serve, whole and checked: (list ROOT RESULT). RESULT is a dict, an
 over them the model's own values, and what follows from both as `derived`:
   name             of its resources
   image, warmImage, warmPullPolicy  references of the images that serve and that warm
-  bytes            to read at a start: weights and snapshot
+  bytes            to read at a start: weights, twice where they are downloaded first, and snapshot
   restores         whether CHECKPOINT_RESTORE is granted
   seconds          that a start may take, once the container runs
   progressSeconds  that a rollout may take to make one more server available
@@ -33,6 +33,7 @@ over them the model's own values, and what follows from both as `derived`:
 {{- end -}}
 {{- end -}}
 {{- include "warmimage.checkNodes" (list $root $result) -}}
+{{- include "warmimage.checkLabels" (list $root $result) -}}
 {{- end -}}
 
 {{/* What follows from a model's values: (list ROOT NAME MODEL). */}}
@@ -47,7 +48,7 @@ over them the model's own values, and what follows from both as `derived`:
 {{- $weights := include "warmimage.bytes" $model.weights.bytes | int64 -}}
 {{- $snapshot := include "warmimage.bytes" $model.snapshot.bytes | int64 -}}
 {{- $_ := set $derived "weightBytes" $weights -}}
-{{- $_ := set $derived "bytes" (add $weights $snapshot) -}}
+{{- $_ := set $derived "bytes" (add $weights (ternary $weights 0 (eq $model.weights.strategy "download")) $snapshot) -}}
 {{- $restores := and $model.snapshot.inImage (ne $model.snapshot.capability "never") (has $model.start (list "auto" "snapshot")) -}}
 {{- if and $restores (eq $model.snapshot.capability "auto") -}}
 {{- $restores = not (include "warmimage.podSecurity" $root) -}}
@@ -75,7 +76,8 @@ over them the model's own values, and what follows from both as `derived`:
 {{- $timeout := mul $progress $rounds -}}
 {{- $_ := set $derived "rolloutSeconds" $timeout -}}
 {{- if $model.warmer.enabled -}}
-{{- $timeout = max $timeout (add (int64 $model.warmer.deadline) (int64 $model.startup.pullSeconds) 60) -}}
+{{- $round := add (int64 $model.warmer.deadline) (int64 $model.startup.pullSeconds) 60 -}}
+{{- $timeout = max $timeout (mul $round (include "warmimage.rounds" $model.warmer.maxUnavailable | int64)) -}}
 {{- end -}}
 {{- $_ := set $derived "timeoutSeconds" $timeout -}}
 

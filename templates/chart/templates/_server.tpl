@@ -1,12 +1,19 @@
 {{/* The server's pod. All take (dict root, key, model). */}}
 
+{{/* Of any pod; with `writes` true, of one that gets what the server writes to. */}}
 {{- define "warmimage.podSecurityContext" -}}
 {{- $security := .model.podSecurityContext -}}
+{{- $ids := dict -}}
+{{- range $name := list "runAsUser" "runAsGroup" "fsGroup" -}}
+{{- $id := get $security $name -}}
+{{- if has (kindOf $id) (list "int" "int64" "float64") -}}{{- $_ := set $ids $name (int64 $id) -}}{{- end -}}
+{{- end -}}
+{{- if and .writes (include "warmimage.writesClaim" .model) (not (hasKey $ids "fsGroup")) (get $ids "runAsUser") -}}
+{{- $_ := set $ids "fsGroup" $ids.runAsUser -}}
+{{- end -}}
 runAsNonRoot: {{ $security.runAsNonRoot }}
-runAsUser: {{ int64 $security.runAsUser }}
-runAsGroup: {{ int64 $security.runAsGroup }}
-{{- if ne (toString $security.fsGroup) "" }}
-fsGroup: {{ int64 $security.fsGroup }}
+{{- range $name, $id := $ids }}
+{{ $name }}: {{ $id }}
 {{- end }}
 fsGroupChangePolicy: {{ $security.fsGroupChangePolicy }}
 {{- with $security.supplementalGroups }}
@@ -49,7 +56,7 @@ capabilities:
 {{- end -}}
 {{- include "warmimage.merge" (list $own $model.env) -}}
 {{- range $name, $value := $own }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   value: {{ $value | quote }}
 {{- end }}
 {{- with $model.extraEnv }}
@@ -57,7 +64,16 @@ capabilities:
 {{- end }}
 {{- end -}}
 
-{{/* The volume with the weights; nothing where the image holds them. */}}
+{{/* "true" where the server writes to a claim, whose file system is root's own when it is new. */}}
+{{- define "warmimage.writesClaim" -}}
+{{- $writes := and (eq .weights.strategy "download") (eq .weights.volume.type "pvc") -}}
+{{- range .writable -}}
+{{- if and (dig "enabled" true .) (dig "claimName" "" .) -}}{{- $writes = true -}}{{- end -}}
+{{- end -}}
+{{- if $writes -}}true{{- end -}}
+{{- end -}}
+
+{{/* The volume with the weights; nothing where the image holds them. Read-only as a whole: no mount gives it to a group. */}}
 {{- define "warmimage.weightsVolume" -}}
 {{- $model := .model -}}
 {{- $volume := $model.weights.volume -}}
@@ -65,7 +81,10 @@ capabilities:
 - name: weights
   {{- if eq $volume.type "pvc" }}
   persistentVolumeClaim:
-    claimName: {{ include "warmimage.claim" $model }}
+    claimName: {{ include "warmimage.claim" $model | quote }}
+    {{- if ne $model.weights.strategy "download" }}
+    readOnly: true
+    {{- end }}
   {{- else if eq $volume.type "image" }}
   image:
     reference: {{ $volume.image.reference | quote }}
@@ -107,7 +126,7 @@ capabilities:
 
 {{- define "warmimage.imageFolder" -}}
 {{- if dig "claimName" "" .folder }}
-  subPath: {{ .model.derived.image | sha256sum | trunc 16 }}
+  subPath: {{ .model.derived.image | sha256sum | trunc 16 | quote }}
 {{- end }}
 {{- end -}}
 
@@ -117,7 +136,7 @@ capabilities:
 - name: writable-{{ $name }}
   {{- if dig "claimName" "" $folder }}
   persistentVolumeClaim:
-    claimName: {{ $folder.claimName }}
+    claimName: {{ $folder.claimName | quote }}
   {{- else }}
   emptyDir:
     {{- with dig "sizeLimit" "" $folder }}
@@ -263,7 +282,12 @@ capabilities:
 {{- $model := .model -}}
 {{- $all := list -}}
 {{- if int64 $model.gpus.count -}}
-{{- $all = append $all (dict "key" $model.gpus.resource "operator" "Exists" "effect" "NoSchedule") -}}
+{{- /* Nodes whose GPUs are offered in parts, as nvidia.com/mig-1g.5gb is, keep the taint of whole ones. */ -}}
+{{- $keys := list $model.gpus.resource -}}
+{{- if hasPrefix "nvidia.com/" $model.gpus.resource -}}{{- $keys = append $keys "nvidia.com/gpu" | uniq -}}{{- end -}}
+{{- range $keys -}}
+{{- $all = append $all (dict "key" . "operator" "Exists" "effect" "NoSchedule") -}}
+{{- end -}}
 {{- end -}}
 {{- $all = concat $all $model.tolerations -}}
 {{- if .warmer }}{{ $all = concat $all $model.warmer.tolerations }}{{ end -}}
@@ -290,5 +314,33 @@ affinity:
 {{- end -}}
 
 {{- define "warmimage.nodeLabel" -}}
-{{- default (printf "warm.warmimage.dev/%s" .model.derived.name) .model.warmer.nodeLabel.key -}}
+{{- default (printf "%s.warm.warmimage.dev/%s" (include "warmimage.namespace" .root) .model.derived.name) .model.warmer.nodeLabel.key -}}
+{{- end -}}
+
+{{/* What the model's affinity demands of nodes, as YAML; nothing where it demands nothing. */}}
+{{- define "warmimage.requiredNodes" -}}
+{{- with dig "nodeAffinity" "requiredDuringSchedulingIgnoredDuringExecution" dict .affinity -}}
+{{- toYaml . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The warmer's affinity: the nodes that the model's demands; else, with NVIDIA's GPUs and no selector, nodes that have some. */}}
+{{- define "warmimage.warmerAffinity" -}}
+{{- $model := .model -}}
+{{- $required := include "warmimage.requiredNodes" $model | fromYaml -}}
+{{- $nvidia := and (int64 $model.gpus.count) (hasPrefix "nvidia.com/" $model.gpus.resource) -}}
+{{- if and (not $required) $nvidia (not $model.nodeSelector) (not $model.warmer.nodeSelector) $model.warmer.gpuNodeLabels -}}
+{{- $terms := list -}}
+{{- range $model.warmer.gpuNodeLabels -}}
+{{- $terms = append $terms (dict "matchExpressions" (list (dict "key" . "operator" "Exists"))) -}}
+{{- end -}}
+{{- $required = dict "nodeSelectorTerms" $terms -}}
+{{- end -}}
+{{- with $required }}
+# Without it, the image would be pulled on nodes that cannot serve it.
+affinity:
+  nodeAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      {{- toYaml . | nindent 6 }}
+{{- end }}
 {{- end -}}

@@ -38,6 +38,14 @@
 {{- else -}}{{- int64 $share -}}{{- end -}}
 {{- end -}}
 
+{{/* Rounds in which a share such as 25% of all pods replaces them; of a plain number one, for nobody knows of how many. */}}
+{{- define "warmimage.rounds" -}}
+{{- $share := toString . -}}
+{{- if hasSuffix "%" $share -}}
+{{- include "warmimage.ceilDiv" (list 100 (trimSuffix "%" $share | int64 | max 1)) -}}
+{{- else -}}1{{- end -}}
+{{- end -}}
+
 {{/* A share as Kubernetes takes it: a number, or a text with %. */}}
 {{- define "warmimage.intOrPercent" -}}
 {{- if kindIs "string" . -}}{{- . | quote -}}{{- else -}}{{- int64 . -}}{{- end -}}
