@@ -101,7 +101,10 @@ def descendants(pid: int) -> list[int]:
 
 
 def _wait(pid: int, unwanted: Callable[[], bool]) -> int | None:
-    """Return the wait status of a restore, ``None`` for one that was ended because nothing of it moved on."""
+    """Return the wait status of a restore, ``None`` for one that was ended because nothing of it moved on.
+
+    A process that waits for a processor or for a disk stands still for the machine's sake, not for its own.
+    """
     began = moved = time.monotonic()
     before = -1
     while True:
@@ -109,8 +112,9 @@ def _wait(pid: int, unwanted: Callable[[], bool]) -> int | None:
         if ended:
             return status
         now = time.monotonic()
-        progress = sum(_progress(each) for each in (pid, *descendants(pid)))
-        if progress != before:
+        found = [_progress(each) for each in (pid, *descendants(pid))]
+        progress = sum(made for made, _ in found)
+        if progress != before or any(waits for _, waits in found):
             before, moved = progress, now
         if now - moved > STALL or now - began > LONGEST or unwanted():
             kill(pid)
@@ -118,16 +122,17 @@ def _wait(pid: int, unwanted: Callable[[], bool]) -> int | None:
         time.sleep(0.002)
 
 
-def _progress(pid: int) -> int:
-    """Return a number that grows while a process computes or reads."""
-    total = 0
+def _progress(pid: int) -> tuple[int, bool]:
+    """Return a number that grows while a process computes or reads, and whether it waits for a processor or a disk."""
+    total, waits = 0, False
     with contextlib.suppress(OSError, ValueError, IndexError):
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
+        waits = fields[0] in (b"R", b"D")
         total += int(fields[11]) + int(fields[12]) + int(fields[7])  # user and system time, and page faults
     with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/io", encoding="ascii") as file:
         total += sum(int(row.partition(":")[2]) for row in file)
-    return total
+    return total, waits
 
 
 @contextlib.contextmanager

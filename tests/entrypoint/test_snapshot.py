@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +125,16 @@ def test_a_restore_that_stands_still_is_ended_with_all_that_it_started(tmp_path:
         criu.restore(binary, str(tmp_path))
     status = Path("/proc", note.read_text().strip(), "status")
     assert not status.exists() or "State:\tZ" in status.read_text(), "dead, if not yet reaped by whoever adopted it"
+
+
+def test_who_waits_for_a_processor_does_not_stand_still() -> None:
+    for command, waits in ((["sh", "-c", "while :; do :; done"], True), (["sleep", "1000"], False)):
+        with subprocess.Popen(command) as process:
+            try:
+                time.sleep(0.3)
+                assert criu._progress(process.pid)[1] is waits
+            finally:
+                process.kill()
 
 
 def test_a_binary_that_may_not_be_executed_is_a_reason_at_once(tmp_path: Path) -> None:
