@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import tarfile
 import tempfile
 import uuid
@@ -27,7 +28,7 @@ from .entrypoint.snapshot.capture import EXIT_NOT_PERMITTED
 from .entrypoint.snapshot.manifest import NAME as MANIFEST
 from .errors import ConfigError, EnvironmentLacks, WarmimageError
 from .image import plan_of
-from .plan import Plan, SnapshotPlan
+from .plan import CachesPlan, Plan, SnapshotPlan
 from .render import snapshot_dockerfile
 from .streams import Stream
 
@@ -143,8 +144,7 @@ def capture(
         found = _read_manifest(context / "snapshot", str(image.id))
         made = with_snapshot(plan, found)
         if compiled.wanted(plan, model_dir):
-            with phase("compile caches of real starts collected"):
-                caches = compiled.collect(client, source, plan, model_dir, gpus, context / "caches")
+            caches = _caches(client, source, plan, model_dir, gpus, context / "caches")
             made = made.model_copy(update={"caches": caches})
         elif plan.engine.caches:
             note("no compile caches in this image: the model is not here (--model-dir DIR)")
@@ -153,6 +153,23 @@ def capture(
         with phase(f"snapshot added: {human_bytes(found.bytes)}", spinner=False):
             reference = buildkit.build(builder, context, tags, (), "none", progress)
     return Captured(reference, made)
+
+
+def _caches(
+    client: docker.DockerClient, source: str, plan: Plan, model_dir: Path | None, gpus: str, folder: Path
+) -> CachesPlan | None:
+    """Collect compile caches; where that fails, say why, leave nothing of them, and return ``None``.
+
+    They save time and decide nothing: a snapshot without them is worth keeping.
+    """
+    try:
+        with phase("compile caches of real starts collected"), docker_engine.api_errors("cannot run the image"):
+            return compiled.collect(client, source, plan, model_dir, gpus, folder)
+    except WarmimageError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = " ".join(f"{error.problems[0].what}: {error.problems[0].got}".split()).removesuffix(":")
+        note(f"no compile caches in this image: {reason}")
+        return None
 
 
 def find(client: docker.DockerClient, source: Image, tags: Sequence[str]) -> Captured | None:

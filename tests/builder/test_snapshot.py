@@ -10,7 +10,7 @@ from typing import Any
 
 import docker
 import pytest
-from warmimage import containers, criu, host, planner, render, snapshot
+from warmimage import compiled, containers, criu, host, planner, render, snapshot
 from warmimage.config import Config
 from warmimage.containers import Options
 from warmimage.entrypoint.snapshot.manifest import cpu_features
@@ -122,6 +122,25 @@ def test_an_engine_that_takes_new_privileges_from_all_containers_is_named() -> N
     assert "no_new_privs" in host.snapshot_mismatch(info, with_facts())
     assert host.snapshot_mismatch(info, with_facts().model_copy(update={"user": 0})) == ""
     assert host.snapshot_mismatch(info, plan_of()) == ""
+
+
+def test_a_collection_that_fails_costs_no_snapshot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "caches"
+
+    def fail(*_arguments: object) -> None:
+        (folder / "triton").mkdir(parents=True)
+        raise WarmimageError("no compile cache was collected", got="error: the engine has left\nno compile cache")
+
+    monkeypatch.setattr(compiled, "collect", fail)
+    client = docker.DockerClient("tcp://127.0.0.1:9", version="1.41")
+    assert snapshot._caches(client, "x", plan_of(), None, "", folder) is None
+    assert not folder.exists(), "the build's context holds nothing half-made"
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("no compile caches")]
+    assert said == [
+        "no compile caches in this image: no compile cache was collected: error: the engine has left no compile cache"
+    ]
 
 
 @pytest.mark.docker
