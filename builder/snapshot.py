@@ -203,7 +203,9 @@ def with_snapshot(plan: Plan, snapshot: SnapshotPlan) -> Plan:
 
 def _run(client: docker.DockerClient, image: str, plan: Plan, gpus: str, folder: Path) -> None:
     """Run the image's ``capture`` command, and bring what it wrote into a folder."""
-    words = containers.capture_arguments(plan, gpus, DIRECTORY)
+    with docker_engine.api_errors(f"cannot look at {image}"):
+        own = client.images.get(image).attrs["Config"].get("Env") or []
+    words = containers.capture_arguments(plan, gpus, DIRECTORY, [entry.partition("=")[0] for entry in own])
     with temporary.created(client, image, words, "a container that captures") as container:
         containers.start(container)
         try:

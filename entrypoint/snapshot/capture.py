@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import shutil
+from collections.abc import Collection, Mapping, Sequence
 
 from .. import program
 from ..accelerator import Accelerator
@@ -36,6 +37,13 @@ _OWN_FILES = ("anon_inode:[eventfd]", "anon_inode:[eventpoll]")
 #: What the kernel calls memory that is mapped and no file.
 _MEMORY = ("/dev/zero (deleted)", "/memfd:", "/SYSV")
 
+#: Variables that a container or a shell sets by itself.
+_OF_THE_CONTAINER = ("HOSTNAME", "PWD", "OLDPWD", "SHLVL", "_", "TERM")
+
+#: Variables that hold no secret, and by which a process finds its files, its language and its GPUs.
+_ALWAYS = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TZ")
+_ALWAYS_BEGIN = ("LC_", "NVIDIA_", "PYTHON")
+
 #: Bytes of command line that process listings will have room for.
 _ROOM = 4000
 
@@ -51,8 +59,13 @@ class NotCaptured(Exception):
     """There is no snapshot; the message says why."""
 
 
-def main(directory: str) -> int:
-    """Capture into a directory, and return the exit code."""
+def main(directory: str, also: Sequence[str] = ()) -> int:
+    """Capture into a directory, and return the exit code.
+
+    Args:
+        directory: where to write; it is made.
+        also: names of variables that the imports may see beside the image's own.
+    """
     if os.getuid() != 0:
         say("error: capture runs as root: docker run --user 0 --cap-add SYS_ADMIN --cap-add SYS_PTRACE ...")
         return EXIT_NOT_PERMITTED
@@ -65,7 +78,7 @@ def main(directory: str) -> int:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(directory, NAME))  # a manifest says that the rest is whole
         _raise_pids()
-        manifest = _capture(directory, settings, user)
+        manifest = _capture(directory, settings, user, also)
         with open(os.path.join(directory, NAME), "w", encoding="utf-8") as file:
             file.write(manifest.to_json())
         _make_readable(directory)
@@ -79,14 +92,15 @@ def main(directory: str) -> int:
     return code
 
 
-def _capture(directory: str, settings: Settings, user: int) -> Manifest:
+def _capture(directory: str, settings: Settings, user: int, also: Sequence[str]) -> Manifest:
     if not os.path.isdir(criu.FOLDER):
         raise NotCaptured("the image has no CRIU")
     found = program.find(settings)
     if not found:
         raise NotCaptured(program.absent(settings))
     note = os.path.join("/tmp", "snapshot-point.json")  # noqa: S108 - of this container alone
-    pid = _start(found.interpreter, user, note)
+    names = {*settings.plan["environment"], *Closure.read().variables, *also}
+    pid = _start(found.interpreter, user, note, images_own(os.environ, names))
     try:
         contract, facts = read_contract(note)
         refuse_uncapturable(pid)
@@ -108,11 +122,22 @@ def _capture(directory: str, settings: Settings, user: int) -> Manifest:
     )  # fmt: skip
 
 
-def _start(python: str, user: int, note: str) -> int:
+def images_own(variables: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    """Return an environment without what this container alone has: on a node that may be tokens, and they would stay.
+
+    Args:
+        variables: the container's environment.
+        names: of the image's variables.
+    """
+    return {
+        name: value
+        for name, value in variables.items()
+        if name not in _OF_THE_CONTAINER and (name in names or name in _ALWAYS or name.startswith(_ALWAYS_BEGIN))
+    }
+
+
+def _start(python: str, user: int, note: str, environment: dict[str, str]) -> int:
     """Start the process that is to be captured, and return its PID when it has stopped at the snapshot point."""
-    environment = dict(os.environ)
-    for name in ("HOSTNAME", "PWD", "OLDPWD", "SHLVL", "_", "TERM"):  # of this container, not of the image
-        environment.pop(name, None)
     preload = Closure.read().preload
     if preload:
         environment["LD_PRELOAD"] = ":".join(filter(None, (preload, environment.get("LD_PRELOAD"))))

@@ -176,3 +176,5 @@ def test_what_is_captured_has_nothing_of_this_host() -> None:
     assert words["network_mode"] == "none"
     assert words["use_config_proxy"] is False
     assert words["cap_add"] == ["SYS_ADMIN", "SYS_PTRACE"]
+    named = containers.capture_arguments(plan_of(), "", "/snapshot", ["CUDA_HOME"])
+    assert named["command"] == ["capture", "/snapshot", "CUDA_HOME"]
