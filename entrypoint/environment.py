@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from .derived import DERIVED
+from .derived import DERIVED, OF_PROCESSORS
 
 #: Read by native code when a library is loaded or the interpreter starts, where no recording of ours sees it.
 NATIVE = frozenset({
@@ -89,6 +89,10 @@ def native() -> list[bytes]:
     return found
 
 
+def _processors() -> int:
+    return len(os.sched_getaffinity(0))
+
+
 def _reader() -> str:
     """Return the name of the module that asks, past the standard library's go-betweens."""
     frame: Any = sys._getframe(2)
@@ -109,6 +113,7 @@ class Contract:
         made: variables that the imports themselves have set, or removed (``None``).
         native: variables that native code has set meanwhile, as readline does the terminal's size.
         before: what of ``made`` was set before: OpenCV puts its own folder in front of ``LD_LIBRARY_PATH``.
+        cpus: how many processors the process might use: what sizes pools of threads where no variable does.
     """
 
     variables: Mapping[str, str]
@@ -118,6 +123,7 @@ class Contract:
     made: Mapping[str, str | None] = field(default_factory=dict)
     native: Mapping[str, str] = field(default_factory=dict)
     before: Mapping[str, str] = field(default_factory=dict)
+    cpus: int = field(default_factory=_processors)
 
     def completed(self, variables: Mapping[str, str]) -> dict[str, str]:
         """Return an environment with what the imports of a new interpreter would make of it."""
@@ -144,14 +150,15 @@ class Contract:
         return ", ".join(reasons)
 
     def derive(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """Put right what modules of this process derived from variables that differ now.
+        """Put right what modules of this process derived from variables, or a number of processors, that differ now.
 
         Returns:
             The variables for which that failed, with the reason.
         """
         failed = {}
-        for name in sorted({*self._changed(variables), *self.hidden}):
-            if name in DERIVED and variables.get(name) != self._seen(name):
+        recounted = OF_PROCESSORS if self.cpus != _processors() else ()
+        for name in sorted({*self._changed(variables), *self.hidden, *recounted}):
+            if name in DERIVED and (variables.get(name) != self._seen(name) or name in recounted):
                 try:
                     DERIVED[name](variables.get(name))
                 except Exception as error:

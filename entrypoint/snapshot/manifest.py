@@ -14,7 +14,7 @@ from ..accelerator import Accelerator
 
 NAME = "manifest.json"
 
-SCHEMA = 1
+SCHEMA = 2
 
 #: Extensions of the instruction set that native code may have chosen between when it was loaded.
 _EXTENSION = re.compile(
