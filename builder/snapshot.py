@@ -172,20 +172,26 @@ def _caches(
         return None
 
 
-def find(client: docker.DockerClient, source: Image, tags: Sequence[str]) -> Captured | None:
+def find(
+    client: docker.DockerClient, source: Image, tags: Sequence[str], model_dir: Path | None = None
+) -> Captured | None:
     """Return what an earlier build has captured of the very same image, where this host would restore it.
+
+    One without compile caches is not taken where they can be had: the model may not have been there, or a start failed.
 
     Args:
         client: the engine.
         source: the image without a snapshot.
         tags: what the image with it is to be called, too.
+        model_dir: the model, where it is on this machine.
     """
     for image in client.images.list(filters={"label": f"{SOURCE}={source.id}"}):
         try:
             plan = plan_of(image, str(image.id))
         except ConfigError:
             continue  # of another version
-        if not host.snapshot_mismatch(client.info(), plan):
+        lacking = compiled.wanted(plan, model_dir) and not plan.caches
+        if not lacking and not host.snapshot_mismatch(client.info(), plan):
             for tag in tags:
                 image.tag(tag)
             return Captured(str(image.id), plan)
@@ -259,7 +265,8 @@ def _read_manifest(folder: Path, source: str) -> SnapshotPlan:
         return SnapshotPlan(
             manifest=hashlib.sha256(data).hexdigest(), source=source, bytes=found["bytes"], criu=found["criu"],
             kernel=found["kernel"], machine=found["machine"], cpu_features=tuple(found["cpu_features"]),
-            modules=found["modules"],
+            modules=found["modules"], driver=found["accelerator"]["driver"],
+            gpus=tuple(found["accelerator"]["gpus"]),
         )  # fmt: skip
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise WarmimageError("the capture left no usable manifest", got=repr(error)[:300]) from None

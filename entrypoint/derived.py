@@ -77,7 +77,9 @@ def _cores() -> int:
     cores = set()
     for processor in os.sched_getaffinity(0):
         try:
-            with open(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list", encoding="ascii") as file:
+            with open(
+                f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list", encoding="ascii"
+            ) as file:
                 cores.add(file.read())
         except OSError:
             cores.add(str(processor))

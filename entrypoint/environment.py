@@ -24,6 +24,11 @@ NATIVE = frozenset({
     "TZ",
 })  # fmt: skip
 
+#: Read once, when the C library, the loader or OpenMP is loaded: that a restored process goes on with, as it was.  A
+#: process that is forked for an engine is not held to them, since engines set them for their children without need.
+_LOADED = frozenset({"GLIBC_TUNABLES", "OMP_MAX_ACTIVE_LEVELS", "OMP_NESTED", "OMP_THREAD_LIMIT"})
+_LOADED_BEGIN = ("GOMP_", "LD_", "MALLOC_", "MKL_", "OPENBLAS_")
+
 _PRELOAD = "LD_PRELOAD"
 
 #: What the names begin with of variables that the interpreter itself reads at its start.
@@ -76,8 +81,9 @@ class Reads:
         os.environ.__class__ = self._class
 
 
-def _is_native(name: str) -> bool:
-    return name in NATIVE or name.startswith(_INTERPRETER)
+def _is_native(name: str, restored: bool) -> bool:
+    loaded = restored and (name in _LOADED or name.startswith(_LOADED_BEGIN))
+    return loaded or name in NATIVE or name.startswith(_INTERPRETER)
 
 
 def native() -> list[bytes]:
@@ -133,8 +139,13 @@ class Contract:
                 found[name] = value
         return found
 
-    def broken(self, variables: Mapping[str, str]) -> str:
-        """Return which variables a fork would get wrong in this environment, and why, or an empty string."""
+    def broken(self, variables: Mapping[str, str], *, restored: bool = False) -> str:
+        """Return which variables a fork would get wrong in this environment, and why, or an empty string.
+
+        Args:
+            variables: its environment.
+            restored: whether it is no fork but a restored process, with native code as another container loaded it.
+        """
         variables = self.completed(variables)
         reasons = []
         for name in self._changed(variables):
@@ -145,7 +156,7 @@ class Contract:
             if name == _PRELOAD:
                 absent = set(variables.get(name, "").split(":")) - set(self.preload.split(":")) - {""}
                 reasons += [f"{name} names {library}, which is not loaded" for library in sorted(absent)]
-            elif (name in self.reads or _is_native(name)) and name not in DERIVED:
+            elif (name in self.reads or _is_native(name, restored)) and name not in DERIVED:
                 reasons.append(f"{name} has changed since {self.reads.get(name) or 'native code'} read it")
         return ", ".join(reasons)
 

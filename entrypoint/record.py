@@ -26,7 +26,6 @@ if not __package__:
 from .closure import import_closure
 from .forkable import Watch
 
-
 #: Build arguments that builders know without a declaration, and give to each step.
 _PROXIES = ("ALL_PROXY", "FTP_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 

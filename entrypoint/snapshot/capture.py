@@ -74,9 +74,8 @@ def main(directory: str, also: Sequence[str] = ()) -> int:
         settings = load((), os.environ, "")
         user = settings.plan["user"]
         os.makedirs(directory, exist_ok=True)
+        _clear(directory)
         os.chown(directory, user, 0)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(directory, NAME))  # a manifest says that the rest is whole
         _raise_pids()
         manifest = _capture(directory, settings, user, also)
         with open(os.path.join(directory, NAME), "w", encoding="utf-8") as file:
@@ -109,13 +108,11 @@ def _capture(directory: str, settings: Settings, user: int, also: Sequence[str])
     finally:
         criu.kill(pid)
     verification.record(directory, facts["sources"])
-    with open(os.path.join(criu.FOLDER, "criu.json"), encoding="utf-8") as file:
-        version = json.load(file)["version"]
     engine = settings.engine
     with os.scandir(directory) as entries:
         size = sum(entry.stat().st_size for entry in entries)
     return Manifest(
-        engine={"name": engine["name"], "version": engine["version"]}, criu=version, kernel=os.uname().release,
+        engine={"name": engine["name"], "version": engine["version"]}, criu=criu.version(), kernel=os.uname().release,
         machine=os.uname().machine, cpu_features=tuple(cpu_features()), uid=user, python=found.interpreter,
         closure=Closure.digest(), files=files, contract=contract, modules=facts["modules"], bytes=size,
         accelerator=Accelerator.here(),
@@ -255,10 +252,19 @@ def _raise_pids() -> None:
         file.write(str(_FIRST_PID))
 
 
+def _clear(directory: str) -> None:
+    """Remove an earlier capture, the manifest first: it says that the rest is whole."""
+    found = [name for name in os.listdir(directory) if name.endswith(".img")]
+    for name in (NAME, verification.NAME, *found):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(directory, name))
+
+
 def _make_readable(directory: str) -> None:
-    for name in os.listdir(directory):
-        os.chmod(os.path.join(directory, name), 0o644)
-    os.chmod(directory, 0o755)  # noqa: S103 - an image's files are everybody's to read
+    """Give what was dumped to root, for everybody to read: the server's user must not change what it will run."""
+    for path in (directory, *(os.path.join(directory, name) for name in os.listdir(directory))):
+        os.chown(path, 0, 0)
+        os.chmod(path, 0o755 if path == directory else 0o644)
 
 
 def _last_event(note: str) -> str:

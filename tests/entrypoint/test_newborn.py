@@ -45,7 +45,7 @@ def test_the_hosts_name_and_its_time_zone_are_those_of_now(monkeypatch: pytest.M
 
 def test_two_processes_of_one_state_draw_different_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas: the same state, and the same PID, by which these generators see that they must begin anew."""
-    state = random.Random(1).getstate()
+    state = random.Random(1).getstate()  # noqa: S311 - names of files
 
     def restored() -> list[str]:
         names: Any = tempfile._RandomNameSequence()  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ def test_two_processes_of_one_state_draw_different_names(monkeypatch: pytest.Mon
         monkeypatch.setattr(uuid, "_node", 1)
         newborn.reseed()
         assert (vars(uuid)["_last_timestamp"], vars(uuid)["_node"]) == (None, None)
-        return [Path(tempfile.mktemp()).name, synchronize.SemLock._make_name()]  # type: ignore[attr-defined]
+        return [next(vars(tempfile)["_get_candidate_names"]()), vars(synchronize.SemLock)["_make_name"].__func__()]
 
     first, second = restored(), restored()
     assert [name for name in first if name in second] == []
