@@ -150,7 +150,7 @@ def _with_snapshot(
         plain = make(plan, (tag,))
         try:
             source = client.images.get(tag)
-            made = snapshot.find(client, source, config.tags)
+            made = snapshot.find(client, source, config.tags, model_dir)
             if made:
                 note("snapshot kept: the image that it was captured from is the same")
             else:

@@ -167,7 +167,7 @@ def _say_once(message: str) -> None:
     note(message)
 
 
-def capture_arguments(plan: Plan, gpus: str, directory: str) -> dict[str, Any]:
+def capture_arguments(plan: Plan, gpus: str, directory: str, variables: Sequence[str] = ()) -> dict[str, Any]:
     """Return the arguments of ``client.containers.create`` for a container that captures its engine.
 
     Its environment is the image's own, and it has no network: what is captured holds nothing of this host.
@@ -176,12 +176,13 @@ def capture_arguments(plan: Plan, gpus: str, directory: str) -> dict[str, Any]:
         plan: the image's plan.
         gpus: as ``docker run --gpus`` takes them; empty for none.
         directory: where it writes to.
+        variables: names of the image's variables, for one that has more than it was built with.
 
     Raises:
         UsageError: the GPUs asked for are in none of their forms.
     """
     return {
-        "command": ["capture", directory],
+        "command": ["capture", directory, *variables],
         "name": f"warmimage-capture-{uuid.uuid4().hex[:12]}",
         "user": "0",
         "network_mode": "none",

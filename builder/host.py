@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import docker
 
+from .entrypoint.accelerator import Accelerator
 from .entrypoint.snapshot.manifest import cpu_features
 from .plan import Plan
 
@@ -65,10 +66,15 @@ def snapshot_mismatch(info: dict[str, Any], plan: Plan) -> str:
     kernel = str(info["KernelVersion"])
     if _version(kernel) < _version(made.kernel):
         return f"kernel {kernel} is older than {made.kernel}, on which it was captured"
-    if kernel == os.uname().release:  # the engine is on this machine: its processors are seen
+    if kernel == os.uname().release:  # the engine is on this machine: its processors and GPUs are seen
         absent = sorted(set(made.cpu_features) - set(cpu_features()))
         if absent:
             return f"this CPU lacks {', '.join(absent[:5])}{' and others' if len(absent) > 5 else ''}"
+        here = Accelerator.here()
+        seen = tuple(gpu for gpu in here.gpus if gpu in made.gpus)  # a container may be given only some of them
+        differs = Accelerator(made.driver, made.gpus).mismatch(replace(here, gpus=seen or here.gpus))
+        if differs:
+            return differs
     if plan.user and any("no-new-privileges" in option for option in info.get("SecurityOptions") or []):
         return "this Docker engine sets no_new_privs on every container, which keeps CRIU from its capability"
     return ""

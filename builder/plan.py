@@ -91,6 +91,8 @@ class SnapshotPlan(Frozen):
         machine: the processor's architecture.
         cpu_features: flags that a processor must have.
         modules: how many modules it has imported.
+        driver: version of the GPUs' driver where it was captured, empty for none.
+        gpus: the models of the GPUs there.
     """
 
     manifest: str
@@ -101,6 +103,8 @@ class SnapshotPlan(Frozen):
     machine: str
     cpu_features: tuple[str, ...]
     modules: int
+    driver: str = ""
+    gpus: tuple[str, ...] = ()
 
 
 class CachesPlan(Frozen):

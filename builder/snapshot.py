@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import tarfile
 import tempfile
 import uuid
@@ -27,7 +28,7 @@ from .entrypoint.snapshot.capture import EXIT_NOT_PERMITTED
 from .entrypoint.snapshot.manifest import NAME as MANIFEST
 from .errors import ConfigError, EnvironmentLacks, WarmimageError
 from .image import plan_of
-from .plan import Plan, SnapshotPlan
+from .plan import CachesPlan, Plan, SnapshotPlan
 from .render import snapshot_dockerfile
 from .streams import Stream
 
@@ -143,8 +144,7 @@ def capture(
         found = _read_manifest(context / "snapshot", str(image.id))
         made = with_snapshot(plan, found)
         if compiled.wanted(plan, model_dir):
-            with phase("compile caches of real starts collected"):
-                caches = compiled.collect(client, source, plan, model_dir, gpus, context / "caches")
+            caches = _caches(client, source, plan, model_dir, gpus, context / "caches")
             made = made.model_copy(update={"caches": caches})
         elif plan.engine.caches:
             note("no compile caches in this image: the model is not here (--model-dir DIR)")
@@ -155,20 +155,43 @@ def capture(
     return Captured(reference, made)
 
 
-def find(client: docker.DockerClient, source: Image, tags: Sequence[str]) -> Captured | None:
+def _caches(
+    client: docker.DockerClient, source: str, plan: Plan, model_dir: Path | None, gpus: str, folder: Path
+) -> CachesPlan | None:
+    """Collect compile caches; where that fails, say why, leave nothing of them, and return ``None``.
+
+    They save time and decide nothing: a snapshot without them is worth keeping.
+    """
+    try:
+        with phase("compile caches of real starts collected"), docker_engine.api_errors("cannot run the image"):
+            return compiled.collect(client, source, plan, model_dir, gpus, folder)
+    except WarmimageError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = " ".join(f"{error.problems[0].what}: {error.problems[0].got}".split()).removesuffix(":")
+        note(f"no compile caches in this image: {reason}")
+        return None
+
+
+def find(
+    client: docker.DockerClient, source: Image, tags: Sequence[str], model_dir: Path | None = None
+) -> Captured | None:
     """Return what an earlier build has captured of the very same image, where this host would restore it.
+
+    One without compile caches is not taken where they can be had: the model may not have been there, or a start failed.
 
     Args:
         client: the engine.
         source: the image without a snapshot.
         tags: what the image with it is to be called, too.
+        model_dir: the model, where it is on this machine.
     """
     for image in client.images.list(filters={"label": f"{SOURCE}={source.id}"}):
         try:
             plan = plan_of(image, str(image.id))
         except ConfigError:
             continue  # of another version
-        if not host.snapshot_mismatch(client.info(), plan):
+        lacking = compiled.wanted(plan, model_dir) and not plan.caches
+        if not lacking and not host.snapshot_mismatch(client.info(), plan):
             for tag in tags:
                 image.tag(tag)
             return Captured(str(image.id), plan)
@@ -186,7 +209,9 @@ def with_snapshot(plan: Plan, snapshot: SnapshotPlan) -> Plan:
 
 def _run(client: docker.DockerClient, image: str, plan: Plan, gpus: str, folder: Path) -> None:
     """Run the image's ``capture`` command, and bring what it wrote into a folder."""
-    words = containers.capture_arguments(plan, gpus, DIRECTORY)
+    with docker_engine.api_errors(f"cannot look at {image}"):
+        own = client.images.get(image).attrs["Config"].get("Env") or []
+    words = containers.capture_arguments(plan, gpus, DIRECTORY, [entry.partition("=")[0] for entry in own])
     with temporary.created(client, image, words, "a container that captures") as container:
         containers.start(container)
         try:
@@ -240,7 +265,8 @@ def _read_manifest(folder: Path, source: str) -> SnapshotPlan:
         return SnapshotPlan(
             manifest=hashlib.sha256(data).hexdigest(), source=source, bytes=found["bytes"], criu=found["criu"],
             kernel=found["kernel"], machine=found["machine"], cpu_features=tuple(found["cpu_features"]),
-            modules=found["modules"],
+            modules=found["modules"], driver=found["accelerator"]["driver"],
+            gpus=tuple(found["accelerator"]["gpus"]),
         )  # fmt: skip
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise WarmimageError("the capture left no usable manifest", got=repr(error)[:300]) from None

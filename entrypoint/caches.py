@@ -6,6 +6,7 @@ that they were made for this engine, this GPU and this driver.  Files are copied
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -187,11 +188,20 @@ def _files(folder: str) -> Iterator[tuple[str, str]]:
 
 
 def _copy(source: str, path: str) -> None:
-    """Copy a file so that it appears whole, with its mode: some of what is compiled is loaded as a library."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    shutil.copyfile(source, temporary)
-    shutil.copymode(source, temporary)
-    os.rename(temporary, path)
+    """Copy a file so that it appears whole, with its mode: some of what is compiled is loaded as a library.
+
+    The folder may be a volume that other replicas fill at the same time, each of them as PID 1.
+    """
+    temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}{_PASSING[1]}")
+    try:
+        with open(temporary, "xb") as target, open(source, "rb") as content:
+            shutil.copyfileobj(content, target)
+        shutil.copymode(source, temporary)
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def _user() -> str:

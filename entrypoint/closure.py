@@ -20,12 +20,14 @@ class Closure:
         later: names of modules that only the first request brings.
         preload: the libraries that the engine sets in ``LD_PRELOAD`` before it starts its processes.
         reason: why there are no modules, or an empty string.
+        variables: names of the variables that the image had when this was recorded.
     """
 
     modules: tuple[str, ...] = ()
     preload: str = ""
     later: tuple[str, ...] = ()
     reason: str = ""
+    variables: tuple[str, ...] = ()
 
     def whole(self) -> Closure:
         """Return the closure with the modules of the first request, for an import that no start waits for."""
@@ -48,7 +50,10 @@ class Closure:
             with open(path, encoding="utf-8") as file:
                 data = json.load(file)
             modules, later = tuple(data["modules"]), tuple(data.get("later", ()))
-            return cls(modules, str(data.get("preload", "")), later, "" if modules else "it is empty")
+            return cls(
+                modules, str(data.get("preload", "")), later, "" if modules else "it is empty",
+                tuple(data.get("variables", ())),
+            )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError) as error:
             return cls(reason=repr(error))
 

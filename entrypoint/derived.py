@@ -54,6 +54,36 @@ def _openmp_threads(value: str | None) -> None:
     threads = int(first) if first.isdigit() else len(os.sched_getaffinity(0))
     for library in _mapped("libgomp", "libiomp", "libomp"):
         library.omp_set_num_threads(threads)
+    _torch_threads(threads, first.isdigit())
+
+
+def _torch_threads(threads: int, asked: bool) -> None:
+    """Tell PyTorch too: OpenMP takes a number for this thread alone, and PyTorch gives its own to every later one.
+
+    Args:
+        threads: of OpenMP's pools.
+        asked: whether that is somebody's choice, not the number of processors.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return
+    # MKL takes one thread for each core and no more, and without it PyTorch's own default is one for each core.
+    limited = torch.backends.mkl.is_available() or not asked
+    torch.set_num_threads(min(threads, _cores()) if limited else threads)
+
+
+def _cores() -> int:
+    """Return how many cores the processors that this process may use belong to."""
+    cores = set()
+    for processor in os.sched_getaffinity(0):
+        try:
+            with open(
+                f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list", encoding="ascii"
+            ) as file:
+                cores.add(file.read())
+        except OSError:
+            cores.add(str(processor))
+    return len(cores)
 
 
 _BIND = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -144,3 +174,6 @@ DERIVED: dict[str, Callable[[str | None], None]] = {
     "TORCHINDUCTOR_COMPILE_THREADS": _compile_threads,
     "TORCHINDUCTOR_CPP_DYNAMIC_THREADS": _dynamic_threads,
 }
+
+#: Those of which the value is the number of processors where the variable is not set.
+OF_PROCESSORS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from .derived import DERIVED
+from .derived import DERIVED, OF_PROCESSORS
 
 #: Read by native code when a library is loaded or the interpreter starts, where no recording of ours sees it.
 NATIVE = frozenset({
@@ -23,6 +23,11 @@ NATIVE = frozenset({
     "OMP_PROC_BIND", "OMP_SCHEDULE", "OMP_STACKSIZE", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS", "OPENSSL_CONF",
     "TZ",
 })  # fmt: skip
+
+#: Read once, when the C library, the loader or OpenMP is loaded: that a restored process goes on with, as it was.  A
+#: process that is forked for an engine is not held to them, since engines set them for their children without need.
+_LOADED = frozenset({"GLIBC_TUNABLES", "OMP_MAX_ACTIVE_LEVELS", "OMP_NESTED", "OMP_THREAD_LIMIT"})
+_LOADED_BEGIN = ("GOMP_", "LD_", "MALLOC_", "MKL_", "OPENBLAS_")
 
 _PRELOAD = "LD_PRELOAD"
 
@@ -76,8 +81,9 @@ class Reads:
         os.environ.__class__ = self._class
 
 
-def _is_native(name: str) -> bool:
-    return name in NATIVE or name.startswith(_INTERPRETER)
+def _is_native(name: str, restored: bool) -> bool:
+    loaded = restored and (name in _LOADED or name.startswith(_LOADED_BEGIN))
+    return loaded or name in NATIVE or name.startswith(_INTERPRETER)
 
 
 def native() -> list[bytes]:
@@ -87,6 +93,10 @@ def native() -> list[bytes]:
     while entries and (entry := entries[len(found)]) is not None:
         found.append(entry)
     return found
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _reader() -> str:
@@ -109,6 +119,7 @@ class Contract:
         made: variables that the imports themselves have set, or removed (``None``).
         native: variables that native code has set meanwhile, as readline does the terminal's size.
         before: what of ``made`` was set before: OpenCV puts its own folder in front of ``LD_LIBRARY_PATH``.
+        cpus: how many processors the process might use: what sizes pools of threads where no variable does.
     """
 
     variables: Mapping[str, str]
@@ -118,6 +129,7 @@ class Contract:
     made: Mapping[str, str | None] = field(default_factory=dict)
     native: Mapping[str, str] = field(default_factory=dict)
     before: Mapping[str, str] = field(default_factory=dict)
+    cpus: int = field(default_factory=_processors)
 
     def completed(self, variables: Mapping[str, str]) -> dict[str, str]:
         """Return an environment with what the imports of a new interpreter would make of it."""
@@ -127,8 +139,13 @@ class Contract:
                 found[name] = value
         return found
 
-    def broken(self, variables: Mapping[str, str]) -> str:
-        """Return which variables a fork would get wrong in this environment, and why, or an empty string."""
+    def broken(self, variables: Mapping[str, str], *, restored: bool = False) -> str:
+        """Return which variables a fork would get wrong in this environment, and why, or an empty string.
+
+        Args:
+            variables: its environment.
+            restored: whether it is no fork but a restored process, with native code as another container loaded it.
+        """
         variables = self.completed(variables)
         reasons = []
         for name in self._changed(variables):
@@ -139,19 +156,20 @@ class Contract:
             if name == _PRELOAD:
                 absent = set(variables.get(name, "").split(":")) - set(self.preload.split(":")) - {""}
                 reasons += [f"{name} names {library}, which is not loaded" for library in sorted(absent)]
-            elif (name in self.reads or _is_native(name)) and name not in DERIVED:
+            elif (name in self.reads or _is_native(name, restored)) and name not in DERIVED:
                 reasons.append(f"{name} has changed since {self.reads.get(name) or 'native code'} read it")
         return ", ".join(reasons)
 
     def derive(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """Put right what modules of this process derived from variables that differ now.
+        """Put right what modules of this process derived from variables, or a number of processors, that differ now.
 
         Returns:
             The variables for which that failed, with the reason.
         """
         failed = {}
-        for name in sorted({*self._changed(variables), *self.hidden}):
-            if name in DERIVED and variables.get(name) != self._seen(name):
+        recounted = OF_PROCESSORS if self.cpus != _processors() else ()
+        for name in sorted({*self._changed(variables), *self.hidden, *recounted}):
+            if name in DERIVED and (variables.get(name) != self._seen(name) or name in recounted):
                 try:
                     DERIVED[name](variables.get(name))
                 except Exception as error:

@@ -13,7 +13,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-_LIMITS = [number for name, number in sorted(vars(resource).items()) if name.startswith("RLIMIT_")]
+#: Number and name of each limit; the module has two names for one of them.
+_LIMITS = dict(sorted((number, name) for name, number in vars(resource).items() if name.startswith("RLIMIT_")))
 _OUT_OF_MEMORY = "/proc/self/oom_score_adj"
 
 
@@ -87,12 +88,15 @@ def _put_nice(nice: int) -> None:
 
 
 def _put_limits(limits: list[list[int]]) -> None:
-    for number, limit in zip(_LIMITS, limits, strict=True):
+    failed = []
+    for (number, name), limit in zip(_LIMITS.items(), limits, strict=True):
         if list(resource.getrlimit(number)) != limit:
             try:
                 resource.setrlimit(number, (limit[0], limit[1]))
-            except ValueError as error:  # what the module makes of some of the kernel's refusals
-                raise OSError(str(error)) from None
+            except (OSError, ValueError) as error:  # the module makes a ValueError of some of the kernel's refusals
+                failed.append(f"{name}: {error}")
+    if failed:
+        raise OSError("; ".join(failed))
 
 
 def _put_oom_score(score: int) -> None:

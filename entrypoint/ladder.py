@@ -86,7 +86,7 @@ class Ladder:
     def _reason(self, tier: Tier) -> str:
         """Return why a tier declines, asked once."""
         if tier.name not in self._reasons:
-            self._reasons[tier.name] = tier.decline(self._settings)
+            self._reasons[tier.name] = tier.decline(self._settings, self._supervisor)
         return self._reasons[tier.name]
 
     @cached_property

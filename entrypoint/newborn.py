@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import importlib
 import io
 import logging
 import os
@@ -55,6 +56,8 @@ def prepare(birth: Birth, contract: environment.Contract, path: Sequence[str], t
     sys.orig_argv[:] = request["words"]
     option, value = request["target"]
     title.rename(value if option == PROGRAM else sys.executable, request["words"])
+    if option == PROGRAM:
+        forget()
     os.environ.update(contract.completed(os.environ))
     reseed()
     rederive(contract, timeline)
@@ -96,9 +99,31 @@ def rederive(contract: environment.Contract, timeline: Timeline) -> None:
         say(f"not derived again: {', '.join(failed)}")
 
 
+def forget() -> None:
+    """Drop what a restored process remembers of the machine and the moment of its capture."""
+    importlib.invalidate_caches()  # that a folder was not there, for one
+    time.tzset()
+    platform: Any = sys.modules.get("platform")
+    if platform:  # torch's import asks it, and so it knows the host's name
+        if hasattr(platform, "_uname_cache"):
+            platform._uname_cache = None
+        getattr(platform, "_platform_cache", {}).clear()
+
+
 def reseed() -> None:
     """Give this process random numbers of its own."""
     random.seed()
+    # Their generators begin anew when the PID changes, and a restored process has that of the captured one.
+    tempfile: Any = sys.modules.get("tempfile")
+    synchronize: Any = sys.modules.get("multiprocessing.synchronize")
+    if tempfile:
+        tempfile._name_sequence = None
+    if tempfile and synchronize:
+        synchronize.SemLock._rand = tempfile._RandomNameSequence()
+    uuid = sys.modules.get("uuid")
+    for name in ("_last_timestamp", "_node"):  # of version 1, the second being the host's address
+        if hasattr(uuid, name):
+            setattr(uuid, name, None)
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random:
         numpy_random.seed()

@@ -26,6 +26,9 @@ if not __package__:
 from .closure import import_closure
 from .forkable import Watch
 
+#: Build arguments that builders know without a declaration, and give to each step.
+_PROXIES = ("ALL_PROXY", "FTP_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
 
 def module_files() -> list[str]:
     """Return the files that the imported modules were loaded from: bytecode where there is some, else the source."""
@@ -108,6 +111,14 @@ def attempt(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, An
     }
 
 
+def variables() -> list[str]:
+    """Return the names of the image's variables, as this build step has them, without what a builder adds.
+
+    Values are not kept: a capture on a node takes the container's own, of these variables and no others.
+    """
+    return sorted(name for name in os.environ if name.upper() not in _PROXIES)
+
+
 def _is_kept(path: str) -> bool:
     """Return whether a path is that of a file on a disk."""
     return path.startswith("/") and not path.startswith(("/proc/", "/sys/", "/dev/")) and os.path.isfile(path)
@@ -160,6 +171,7 @@ def main(imports_path: str, output: str) -> int:
     if broken:
         print(f"warmimage: error: the engine cannot be imported in this image: {broken[0]['reason']}", file=sys.stderr)
         return 1
+    closure["variables"] = variables()
     with open(output, "w", encoding="utf-8") as file:
         json.dump(closure, file, indent=1)
     files, seconds = len(closure["files"]), closure["seconds"]

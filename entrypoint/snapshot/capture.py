@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import shutil
+from collections.abc import Collection, Mapping, Sequence
 
 from .. import program
 from ..accelerator import Accelerator
@@ -36,6 +37,13 @@ _OWN_FILES = ("anon_inode:[eventfd]", "anon_inode:[eventpoll]")
 #: What the kernel calls memory that is mapped and no file.
 _MEMORY = ("/dev/zero (deleted)", "/memfd:", "/SYSV")
 
+#: Variables that a container or a shell sets by itself.
+_OF_THE_CONTAINER = ("HOSTNAME", "PWD", "OLDPWD", "SHLVL", "_", "TERM")
+
+#: Variables that hold no secret, and by which a process finds its files, its language and its GPUs.
+_ALWAYS = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TZ")
+_ALWAYS_BEGIN = ("LC_", "NVIDIA_", "PYTHON")
+
 #: Bytes of command line that process listings will have room for.
 _ROOM = 4000
 
@@ -51,8 +59,13 @@ class NotCaptured(Exception):
     """There is no snapshot; the message says why."""
 
 
-def main(directory: str) -> int:
-    """Capture into a directory, and return the exit code."""
+def main(directory: str, also: Sequence[str] = ()) -> int:
+    """Capture into a directory, and return the exit code.
+
+    Args:
+        directory: where to write; it is made.
+        also: names of variables that the imports may see beside the image's own.
+    """
     if os.getuid() != 0:
         say("error: capture runs as root: docker run --user 0 --cap-add SYS_ADMIN --cap-add SYS_PTRACE ...")
         return EXIT_NOT_PERMITTED
@@ -61,11 +74,10 @@ def main(directory: str) -> int:
         settings = load((), os.environ, "")
         user = settings.plan["user"]
         os.makedirs(directory, exist_ok=True)
+        _clear(directory)
         os.chown(directory, user, 0)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(directory, NAME))  # a manifest says that the rest is whole
         _raise_pids()
-        manifest = _capture(directory, settings, user)
+        manifest = _capture(directory, settings, user, also)
         with open(os.path.join(directory, NAME), "w", encoding="utf-8") as file:
             file.write(manifest.to_json())
         _make_readable(directory)
@@ -79,14 +91,15 @@ def main(directory: str) -> int:
     return code
 
 
-def _capture(directory: str, settings: Settings, user: int) -> Manifest:
+def _capture(directory: str, settings: Settings, user: int, also: Sequence[str]) -> Manifest:
     if not os.path.isdir(criu.FOLDER):
         raise NotCaptured("the image has no CRIU")
     found = program.find(settings)
     if not found:
         raise NotCaptured(program.absent(settings))
     note = os.path.join("/tmp", "snapshot-point.json")  # noqa: S108 - of this container alone
-    pid = _start(found.interpreter, user, note)
+    names = {*settings.plan["environment"], *Closure.read().variables, *also}
+    pid = _start(found.interpreter, user, note, images_own(os.environ, names))
     try:
         contract, facts = read_contract(note)
         refuse_uncapturable(pid)
@@ -95,24 +108,33 @@ def _capture(directory: str, settings: Settings, user: int) -> Manifest:
     finally:
         criu.kill(pid)
     verification.record(directory, facts["sources"])
-    with open(os.path.join(criu.FOLDER, "criu.json"), encoding="utf-8") as file:
-        version = json.load(file)["version"]
     engine = settings.engine
     with os.scandir(directory) as entries:
         size = sum(entry.stat().st_size for entry in entries)
     return Manifest(
-        engine={"name": engine["name"], "version": engine["version"]}, criu=version, kernel=os.uname().release,
+        engine={"name": engine["name"], "version": engine["version"]}, criu=criu.version(), kernel=os.uname().release,
         machine=os.uname().machine, cpu_features=tuple(cpu_features()), uid=user, python=found.interpreter,
         closure=Closure.digest(), files=files, contract=contract, modules=facts["modules"], bytes=size,
         accelerator=Accelerator.here(),
     )  # fmt: skip
 
 
-def _start(python: str, user: int, note: str) -> int:
+def images_own(variables: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    """Return an environment without what this container alone has: on a node that may be tokens, and they would stay.
+
+    Args:
+        variables: the container's environment.
+        names: of the image's variables.
+    """
+    return {
+        name: value
+        for name, value in variables.items()
+        if name not in _OF_THE_CONTAINER and (name in names or name in _ALWAYS or name.startswith(_ALWAYS_BEGIN))
+    }
+
+
+def _start(python: str, user: int, note: str, environment: dict[str, str]) -> int:
     """Start the process that is to be captured, and return its PID when it has stopped at the snapshot point."""
-    environment = dict(os.environ)
-    for name in ("HOSTNAME", "PWD", "OLDPWD", "SHLVL", "_", "TERM"):  # of this container, not of the image
-        environment.pop(name, None)
     preload = Closure.read().preload
     if preload:
         environment["LD_PRELOAD"] = ":".join(filter(None, (preload, environment.get("LD_PRELOAD"))))
@@ -230,10 +252,19 @@ def _raise_pids() -> None:
         file.write(str(_FIRST_PID))
 
 
+def _clear(directory: str) -> None:
+    """Remove an earlier capture, the manifest first: it says that the rest is whole."""
+    found = [name for name in os.listdir(directory) if name.endswith(".img")]
+    for name in (NAME, verification.NAME, *found):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(directory, name))
+
+
 def _make_readable(directory: str) -> None:
-    for name in os.listdir(directory):
-        os.chmod(os.path.join(directory, name), 0o644)
-    os.chmod(directory, 0o755)  # noqa: S103 - an image's files are everybody's to read
+    """Give what was dumped to root, for everybody to read: the server's user must not change what it will run."""
+    for path in (directory, *(os.path.join(directory, name) for name in os.listdir(directory))):
+        os.chown(path, 0, 0)
+        os.chmod(path, 0o755 if path == directory else 0o644)
 
 
 def _last_event(note: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..settings import ROOT
 
@@ -20,6 +21,9 @@ CAPABILITIES = {
 
 #: Seconds without any progress after which a restore is given up, and seconds that it may take at most.
 STALL, LONGEST = 0.5, 60.0
+
+#: Seconds that a killed process has to end.
+_END = 1.0
 
 _WORK_FOLDERS = ("/run/warmimage", "/dev/shm", "/tmp")  # noqa: S108 - the first that can be written
 
@@ -43,6 +47,15 @@ def program() -> tuple[str, str]:
     if confined and any(bounding >> bit & 1 for bit, _ in CAPABILITIES.values()):
         return "", "no_new_privs keeps CRIU from its capability"
     return "", f"the container has neither capability {' nor '.join(CAPABILITIES)}"
+
+
+def version() -> str:
+    """Return the version of the image's CRIU, an empty string where the image does not say."""
+    try:
+        with open(os.path.join(FOLDER, "criu.json"), encoding="utf-8") as file:
+            return str(json.load(file)["version"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def restore(binary: str, images: str, unwanted: Callable[[], bool] = lambda: False) -> int:
@@ -85,9 +98,26 @@ def kill(pid: int) -> None:
     for each in (pid, *tree):
         with contextlib.suppress(OSError):
             os.kill(each, signal.SIGKILL)
-    for each in (pid, *tree):
-        with contextlib.suppress(OSError):
-            os.waitpid(each, 0)
+    reap([pid, *tree])
+
+
+def reap(pids: Sequence[int]) -> None:
+    """Reap those children among some processes that end soon: one that hangs in the kernel is not waited for."""
+    deadline = time.monotonic() + _END
+    left = list(pids)
+    while left:
+        left = [pid for pid in left if _lives(pid)]
+        if left and time.monotonic() > deadline:
+            return
+        time.sleep(0.001 if left else 0)
+
+
+def _lives(pid: int) -> bool:
+    """Return whether a process is a child of this one that has not ended; one that has is reaped."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    except OSError:
+        return False
 
 
 def descendants(pid: int) -> list[int]:

@@ -14,7 +14,7 @@ from ..accelerator import Accelerator
 
 NAME = "manifest.json"
 
-SCHEMA = 1
+SCHEMA = 2
 
 #: Extensions of the instruction set that native code may have chosen between when it was loaded.
 _EXTENSION = re.compile(
@@ -64,15 +64,13 @@ class Manifest:
         return json.dumps({"schema": SCHEMA, **data}, indent=1) + "\n"
 
     @classmethod
-    def load(cls, directory: str) -> Manifest:
-        """Read a snapshot's manifest.
+    def of(cls, text: str) -> Manifest:
+        """Return the one that the text of a file ``manifest.json`` is.
 
         Raises:
-            OSError: there is none.
             ValueError, KeyError, TypeError: it is damaged, or of another version.
         """
-        with open(os.path.join(directory, NAME), encoding="utf-8") as file:
-            data = json.load(file)
+        data = json.loads(text)
         if data.pop("schema") != SCHEMA:
             raise ValueError("it was written by another version")
         contract = environment.Contract(**data.pop("environment"))
@@ -81,15 +79,21 @@ class Manifest:
         data["accelerator"] = Accelerator.of(data.pop("accelerator", {}))
         return cls(**data, contract=contract, files=files, cpu_features=features)
 
-    def mismatch(self, variables: Mapping[str, str], closure: str) -> str:
+    def mismatch(self, variables: Mapping[str, str], closure: str, python: str, criu: str) -> str:
         """Return why this snapshot cannot be restored here and now, or an empty string.
 
         Args:
             variables: the engine's environment.
             closure: digest of this image's closure.
+            python: path of the engine's interpreter.
+            criu: version of this image's CRIU.
         """
         if self.closure != closure:
             return "it was captured from another image"
+        if self.python != python:
+            return f"the engine's interpreter is {python or 'absent'}, and was {self.python}"
+        if self.criu != criu:
+            return f"CRIU is {criu or 'of no version'}, and was {self.criu}"
         if self.machine != os.uname().machine:
             return f"it was captured on {self.machine}"
         absent = sorted(set(self.cpu_features) - set(cpu_features()))
@@ -105,7 +109,7 @@ class Manifest:
         changed = next((path for path, size, moment in self.files if _identity(path) != (size, moment)), "")
         if changed:
             return f"{changed} is not the file that it was captured with"
-        return self.contract.broken(self.environment(variables))
+        return self.contract.broken(self.environment(variables), restored=True)
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         """Return an environment as the captured interpreter would have made it its own.
@@ -117,6 +121,16 @@ class Manifest:
         if coerced and not any(variables.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG")):
             return {**variables, "LC_CTYPE": coerced}
         return dict(variables)
+
+
+def read(directory: str) -> str:
+    """Return the text of a snapshot's manifest.
+
+    Raises:
+        OSError: there is none.
+    """
+    with open(os.path.join(directory, NAME), encoding="utf-8") as file:
+        return file.read()
 
 
 def cpu_features() -> list[str]:

@@ -30,8 +30,13 @@ class Tier(ABC):
         return self.name in settings.plan["tiers"]
 
     @abstractmethod
-    def decline(self, settings: Settings) -> str:
-        """Return why this tier cannot or need not start the engine now, or an empty string if it can."""
+    def decline(self, settings: Settings, supervisor: Supervisor) -> str:
+        """Return why this tier cannot or need not start the engine now, or an empty string if it can.
+
+        Args:
+            settings: what this start is to do.
+            supervisor: asks for it what may never be answered.
+        """
 
     @abstractmethod
     def command(self, settings: Settings) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..settings import Settings
+from ..supervisor import Supervisor
 from .base import Tier
 
 
@@ -15,7 +16,7 @@ class Plain(Tier):
         """Every image has it, whatever its plan says."""
         return True
 
-    def decline(self, settings: Settings) -> str:
+    def decline(self, settings: Settings, supervisor: Supervisor) -> str:
         """Never decline: this is what the user would have run without us."""
         return ""
 

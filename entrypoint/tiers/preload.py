@@ -6,6 +6,7 @@ import os
 
 from .. import program
 from ..settings import CLOSURE, Settings
+from ..supervisor import Supervisor
 from .base import Tier
 
 
@@ -14,7 +15,7 @@ class Preload(Tier):
 
     name = "preload"
 
-    def decline(self, settings: Settings) -> str:
+    def decline(self, settings: Settings, supervisor: Supervisor) -> str:
         """Decline a start that ends at once, and an image without a recorded closure."""
         if settings.quick:
             return f"{settings.quick} ends before anything is worth preloading"

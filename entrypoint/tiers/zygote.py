@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from .. import program
 from ..closure import Closure
 from ..settings import Settings
+from ..supervisor import Supervisor
 from .base import Tier
 
 
@@ -17,7 +18,7 @@ class Zygote(Tier):
     name = "zygote"
     may_decline_late = True
 
-    def decline(self, settings: Settings) -> str:
+    def decline(self, settings: Settings, supervisor: Supervisor) -> str:
         """Decline a start that ends at once, an image without a closure, and what the user has chosen themselves."""
         if settings.quick:
             return f"{settings.quick} ends before an import is worth sharing"

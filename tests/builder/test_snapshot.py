@@ -6,16 +6,18 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import docker
 import pytest
-from warmimage import containers, criu, host, planner, render, snapshot
+from warmimage import compiled, containers, criu, host, planner, render, snapshot
 from warmimage.config import Config
 from warmimage.containers import Options
+from warmimage.entrypoint.accelerator import Accelerator
 from warmimage.entrypoint.snapshot.manifest import cpu_features
 from warmimage.errors import WarmimageError
-from warmimage.plan import Plan, SnapshotPlan
+from warmimage.plan import CachesPlan, Plan, SnapshotPlan
 
 from tests.builder import facts
 
@@ -80,10 +82,14 @@ def test_the_snapshot_is_added_as_one_layer_and_nothing_else_changes() -> None:
 
 
 def test_facts_come_from_the_manifest(tmp_path: Path) -> None:
-    text = json.dumps({**MADE.model_dump(exclude={"manifest", "source"}), "schema": 1, "files": []})
+    accelerator = {"driver": "580.159.04", "gpus": ["NVIDIA H200"]}
+    facts_of_it = MADE.model_dump(exclude={"manifest", "source", "driver", "gpus"})
+    text = json.dumps({**facts_of_it, "schema": 2, "files": [], "accelerator": accelerator})
     (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
     digest = hashlib.sha256(text.encode()).hexdigest()
-    assert snapshot._read_manifest(tmp_path, MADE.source) == MADE.model_copy(update={"manifest": digest})
+    assert snapshot._read_manifest(tmp_path, MADE.source) == MADE.model_copy(
+        update={"manifest": digest, "driver": "580.159.04", "gpus": ("NVIDIA H200",)}
+    )
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"bytes": 1}'])
@@ -107,7 +113,8 @@ def test_an_older_kernel_would_not_restore(kernel: str, declined: bool) -> None:
     assert reason == (f"kernel {kernel} is older than 6.1.0-13-amd64, on which it was captured" if declined else "")
 
 
-def test_a_processor_is_compared_where_it_can_be_seen() -> None:
+def test_a_processor_is_compared_where_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "here", Accelerator)
     release = os.uname().release
     here = cpu_features()
     fits = with_facts(kernel=release, cpu_features=tuple(here))
@@ -117,11 +124,64 @@ def test_a_processor_is_compared_where_it_can_be_seen() -> None:
     assert host.snapshot_mismatch({"KernelVersion": release + "-elsewhere"}, lacks) == ""
 
 
+@pytest.mark.parametrize(
+    ("driver", "gpus", "reason"),
+    [
+        ("580.1", ("NVIDIA H200",), ""),
+        ("580.1", ("NVIDIA H100", "NVIDIA H200"), ""),  # a container may be given one of them
+        ("580.2", ("NVIDIA H200",), "the GPU's driver is 580.2, and was 580.1"),
+        ("580.1", ("NVIDIA H100",), "the GPU is NVIDIA H100, and was NVIDIA H200"),
+        ("", (), "the GPU is absent, and was NVIDIA H200"),
+    ],
+)
+def test_another_gpu_or_driver_would_not_restore(
+    monkeypatch: pytest.MonkeyPatch, driver: str, gpus: tuple[str, ...], reason: str
+) -> None:
+    monkeypatch.setattr(Accelerator, "here", lambda: Accelerator(driver, gpus))
+    release = os.uname().release
+    plan = with_facts(kernel=release, cpu_features=(), driver="580.1", gpus=("NVIDIA H200",))
+    assert host.snapshot_mismatch({"KernelVersion": release}, plan) == reason
+    assert host.snapshot_mismatch({"KernelVersion": release + "-elsewhere"}, plan) == "", "it is another machine"
+
+
+@pytest.mark.parametrize("caches", [None, CachesPlan(files=1, bytes=1, driver="", gpus=())])
+def test_a_snapshot_without_caches_is_kept_only_where_none_can_be_had(caches: CachesPlan | None) -> None:
+    own = with_facts(cpu_features=(), kernel="5.9")
+    engine = own.engine.model_copy(update={"caches": {"triton": ("TRITON_CACHE_DIR", "<home>/.triton", "")}})
+    plan = own.model_copy(update={"engine": engine, "caches": caches})
+    made = SimpleNamespace(id="sha256:1", labels={"dev.warmimage.plan": plan.model_dump_json()})
+    client: Any = SimpleNamespace(
+        images=SimpleNamespace(list=lambda filters: [made]), info=lambda: {"KernelVersion": "6.2"}
+    )
+    source: Any = SimpleNamespace(id="sha256:0")
+    assert snapshot.find(client, source, (), None), "the model is not here"
+    assert bool(snapshot.find(client, source, (), Path("model"))) == bool(caches)
+
+
 def test_an_engine_that_takes_new_privileges_from_all_containers_is_named() -> None:
     info = {"KernelVersion": "6.2", "SecurityOptions": ["name=seccomp,profile=default", "name=no-new-privileges"]}
     assert "no_new_privs" in host.snapshot_mismatch(info, with_facts())
     assert host.snapshot_mismatch(info, with_facts().model_copy(update={"user": 0})) == ""
     assert host.snapshot_mismatch(info, plan_of()) == ""
+
+
+def test_a_collection_that_fails_costs_no_snapshot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "caches"
+
+    def fail(*_arguments: object) -> None:
+        (folder / "triton").mkdir(parents=True)
+        raise WarmimageError("no compile cache was collected", got="error: the engine has left\nno compile cache")
+
+    monkeypatch.setattr(compiled, "collect", fail)
+    client = docker.DockerClient("tcp://127.0.0.1:9", version="1.41")
+    assert snapshot._caches(client, "x", plan_of(), None, "", folder) is None
+    assert not folder.exists(), "the build's context holds nothing half-made"
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("no compile caches")]
+    assert said == [
+        "no compile caches in this image: no compile cache was collected: error: the engine has left no compile cache"
+    ]
 
 
 @pytest.mark.docker
@@ -157,3 +217,5 @@ def test_what_is_captured_has_nothing_of_this_host() -> None:
     assert words["network_mode"] == "none"
     assert words["use_config_proxy"] is False
     assert words["cap_add"] == ["SYS_ADMIN", "SYS_PTRACE"]
+    named = containers.capture_arguments(plan_of(), "", "/snapshot", ["CUDA_HOME"])
+    assert named["command"] == ["capture", "/snapshot", "CUDA_HOME"]

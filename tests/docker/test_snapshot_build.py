@@ -233,14 +233,14 @@ def test_auto_keeps_the_image_as_it_is_and_require_fails(
 
         config = Config(model="tiny-llama", accelerator="cpu", tags=tags, snapshot="auto")
         builder = buildkit.find_builder()
-        found, same = builds._with_snapshot(client, builder, config, plan, "quiet", make)
+        found, same = builds._with_snapshot(client, builder, config, plan, "quiet", make, None)
         assert same == plan
         assert sorted(client.images.get(found).tags) == sorted(tags)
         said = capfd.readouterr().err
         assert "no snapshot captured: the engine cannot be captured here: the image has no CRIU" in said
         with pytest.raises(WarmimageError, match="cannot be captured"):
             builds._with_snapshot(
-                client, builder, config.model_copy(update={"snapshot": "require"}), plan, "quiet", make
+                client, builder, config.model_copy(update={"snapshot": "require"}), plan, "quiet", make, None
             )
         assert left_behind(client, found) == []
         for name in tags or (found,):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warmimage.entrypoint.closure import Closure
 
 from .harness import Image
 
@@ -49,6 +50,20 @@ def record(image: Image, **engine: object) -> tuple[int, str, dict[str, Any] | N
     script = str(image.entrypoint / "record.py")
     done = image.python_run(script, str(imports), str(output), PYTHONPATH=str(image.root))
     return done.returncode, done.stderr, json.loads(output.read_text()) if output.exists() else None
+
+
+def test_closure_names_the_images_variables_and_no_proxy(image: Image) -> None:
+    proxies = {"HTTPS_PROXY": "http://user:secret@proxy", "no_proxy": "10.0.0.0/8"}
+    imports, output = image.root / "imports.json", image.root / "recorded.json"
+    nothing = {"modules": [], "later": [], "preload": "", "required_modules": [], "native_libraries": []}
+    imports.write_text(json.dumps({**nothing, "import_environment": {"HIDDEN": "yes"}}))
+    script = str(image.entrypoint / "record.py")
+    done = image.python_run(script, str(imports), str(output), OF_THE_IMAGE="its value", **proxies)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = Closure.read(str(output)).variables
+    assert {"OF_THE_IMAGE", "PATH"} <= set(names)
+    assert not {"HIDDEN", *proxies} & set(names)
+    assert "its value" not in output.read_text()
 
 
 def test_closure_lists_files_and_libraries_and_what_was_skipped(image: Image) -> None:

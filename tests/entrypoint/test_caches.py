@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from warmimage.entrypoint import caches
@@ -104,6 +106,40 @@ def test_what_differs_is_named(
     event = placed(settings, image, tmp_path)
     assert (event["event"], event["reason"]) == ("caches.declined", reason)
     assert not home.exists()
+
+
+def test_replicas_that_are_all_process_1_may_fill_one_volume(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = image / "triton/KEY/launcher.so", tmp_path / "launcher.so"
+    names: list[str] = []
+    copy = shutil.copyfileobj
+
+    def beside(content: IO[bytes], file: IO[bytes]) -> None:
+        """Another replica copies the same file while this one does."""
+        names.append(file.name)
+        if len(names) == 1:
+            caches._copy(str(source), str(target))
+        copy(content, file)
+
+    monkeypatch.setattr(shutil, "copyfileobj", beside)
+    caches._copy(str(source), str(target))
+    assert len(set(names)) == 2
+    assert {Path(name).parent for name in names} == {tmp_path}
+    assert target.read_text() == "launcher.so"
+    assert os.access(target, os.X_OK)
+
+
+def test_a_copy_that_fails_leaves_nothing(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_files: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="no space"):
+        caches._copy(str(image / "triton/KEY/launcher.so"), str(folder / "launcher.so"))
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+from warmimage.entrypoint import derived, environment
 from warmimage.entrypoint.environment import Contract
 from warmimage.entrypoint.trace.process import NamedTimeline
 
@@ -30,6 +35,46 @@ def test_another_value_is_one() -> None:
 def test_what_was_hidden_from_the_imports_may_change() -> None:
     variables = {"LD_LIBRARY_PATH": "/driver", "PATH": "/bin"}
     assert OPENCV.broken({**variables, "CUDA_VISIBLE_DEVICES": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "0"}) == ""
+
+
+def test_pools_are_sized_anew_for_another_number_of_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = len(os.sched_getaffinity(0))
+    sized: dict[str, str | None] = {}
+
+    def note(name: str) -> Callable[[str | None], None]:
+        return lambda value: sized.update({name: value})
+
+    monkeypatch.setattr(environment, "DERIVED", {name: note(name) for name in derived.DERIVED})
+    variables = {"OMP_NUM_THREADS": "3", "HF_HUB_OFFLINE": "1"}
+    assert Contract(variables, {}).cpus == here
+    assert Contract(variables, {}).derive(variables) == {}
+    assert sized == {}
+    assert Contract(variables, {}, cpus=here + 7).derive(variables) == {}
+    assert sized == {
+        "OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": None, "TORCHINDUCTOR_COMPILE_THREADS": None
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "mkl", "threads"),
+    [(None, True, 4), (None, False, 4), ("6", True, 4), ("6", False, 6), ("2,1", True, 2), ("2", False, 2)],
+)
+def test_torch_has_the_number_of_threads_of_a_new_process(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, mkl: bool, threads: int
+) -> None:
+    """On eight processors of four cores, as PyTorch with and without MKL counts them."""
+    told: list[int] = []
+    backends = SimpleNamespace(mkl=SimpleNamespace(is_available=lambda: mkl))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=told.append, backends=backends))
+    monkeypatch.setattr(derived, "_cores", lambda: 4)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.setattr(derived, "_mapped", lambda *_names: [])
+    derived.DERIVED["OMP_NUM_THREADS"](value)
+    assert told == [threads]
+
+
+def test_there_is_a_core_and_not_more_of_them_than_processors() -> None:
+    assert 1 <= derived._cores() <= len(os.sched_getaffinity(0))
 
 
 def test_a_trace_whose_file_was_closed_writes_into_no_other_one(tmp_path: Path) -> None:

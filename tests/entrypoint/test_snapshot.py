@@ -9,16 +9,25 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from warmimage.entrypoint.environment import Contract
-from warmimage.entrypoint.snapshot import criu
-from warmimage.entrypoint.snapshot.capture import NotCaptured, mapped_files, refuse_uncapturable
-from warmimage.entrypoint.snapshot.manifest import NAME, Manifest, cpu_features, identity
+from warmimage.entrypoint.snapshot import capture, criu
+from warmimage.entrypoint.snapshot.capture import NotCaptured, images_own, mapped_files, refuse_uncapturable
+from warmimage.entrypoint.snapshot.manifest import NAME, Manifest, cpu_features, identity, read
+from warmimage.entrypoint.tiers import Declined
+from warmimage.entrypoint.tiers import snapshot as restoring
+
+from .harness import Image
 
 VARIABLES = {"HOME": "/home/warmimage", "PATH": "/usr/bin", "LC_CTYPE": "C.UTF-8"}
 
 READS = {"HOME": "huggingface_hub.constants", "HF_HUB_OFFLINE": "huggingface_hub.constants", "TOKEN": "some.client"}
+
+#: What is compared beside the environment: the image's closure, interpreter and CRIU.
+HERE = {"closure": "c" * 64, "python": "/usr/bin/python3", "criu": "4.1.1"}
 
 
 @pytest.fixture
@@ -42,9 +51,9 @@ def manifest(library: Path) -> Manifest:
 
 def test_a_snapshot_fits_where_it_was_captured_and_survives_its_file(manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / NAME).write_text(manifest.to_json())
-    again = Manifest.load(str(tmp_path))
+    again = Manifest.of(read(str(tmp_path)))
     assert again == manifest
-    assert again.mismatch(VARIABLES, "c" * 64) == ""
+    assert again.mismatch(VARIABLES, **HERE) == ""
 
 
 def test_this_cpu_has_extensions_that_are_compared(manifest: Manifest) -> None:
@@ -53,6 +62,11 @@ def test_this_cpu_has_extensions_that_are_compared(manifest: Manifest) -> None:
 
 CHANGES: dict[str, tuple[Callable[[Manifest], Manifest], str]] = {
     "closure": (lambda found: replace(found, closure="d" * 64), "it was captured from another image"),
+    "python": (
+        lambda found: replace(found, python="/opt/other/bin/python3"),
+        "the engine's interpreter is /usr/bin/python3, and was /opt/other/bin/python3",
+    ),
+    "criu": (lambda found: replace(found, criu="3.17"), "CRIU is 4.1.1, and was 3.17"),
     "machine": (lambda found: replace(found, machine="riscv64"), "it was captured on riscv64"),
     "cpu": (lambda found: replace(found, cpu_features=("avx4096",)), "this CPU lacks avx4096"),
     "kernel": (
@@ -70,16 +84,16 @@ CHANGES: dict[str, tuple[Callable[[Manifest], Manifest], str]] = {
 @pytest.mark.parametrize("part", CHANGES)
 def test_each_difference_is_named(manifest: Manifest, part: str) -> None:
     change, reason = CHANGES[part]
-    assert change(manifest).mismatch(VARIABLES, "c" * 64) == reason
+    assert change(manifest).mismatch(VARIABLES, **HERE) == reason
 
 
 def test_an_older_kernel_at_the_capture_does_not_matter(manifest: Manifest) -> None:
-    assert replace(manifest, kernel="3.10.0-1160.el7").mismatch(VARIABLES, "c" * 64) == ""
+    assert replace(manifest, kernel="3.10.0-1160.el7").mismatch(VARIABLES, **HERE) == ""
 
 
 def test_a_file_of_another_size_or_time_is_another_file(manifest: Manifest, library: Path) -> None:
     library.write_bytes(b"other machine code")
-    assert manifest.mismatch(VARIABLES, "c" * 64) == f"{library} is not the file that it was captured with"
+    assert manifest.mismatch(VARIABLES, **HERE) == f"{library} is not the file that it was captured with"
 
 
 @pytest.mark.parametrize(
@@ -98,9 +112,32 @@ def test_a_file_of_another_size_or_time_is_another_file(manifest: Manifest, libr
 def test_the_environment_is_compared_by_what_was_read(
     manifest: Manifest, variables: dict[str, str], reason: str
 ) -> None:
-    found = manifest.mismatch(variables, "c" * 64)
+    found = manifest.mismatch(variables, **HERE)
     assert found == reason
     assert "hf_secret" not in found, "values may be secret"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "GOMP_SPINCOUNT", "MKL_DYNAMIC", "OPENBLAS_CORETYPE", "LD_AUDIT",
+        "OMP_THREAD_LIMIT", "OMP_MAX_ACTIVE_LEVELS", "OMP_NESTED",
+    ],
+)  # fmt: skip
+def test_what_native_code_read_when_it_was_loaded_holds_for_a_restored_process_alone(
+    manifest: Manifest, name: str
+) -> None:
+    for changed in ({**VARIABLES, name: "1"}, VARIABLES):
+        before = replace(
+            manifest, contract=Contract({**VARIABLES, name: "2"} if changed is VARIABLES else VARIABLES, {})
+        )
+        assert before.mismatch(changed, **HERE) == f"{name} has changed since native code read it"
+        assert before.contract.broken(changed) == "", "an engine may set it for a child, as it always could"
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOMP_CPU_AFFINITY"])
+def test_what_is_derived_again_may_differ(manifest: Manifest, name: str) -> None:
+    assert manifest.mismatch({**VARIABLES, name: "1"}, **HERE) == ""
 
 
 def script(folder: Path, text: str) -> str:
@@ -124,7 +161,10 @@ def test_a_restore_that_stands_still_is_ended_with_all_that_it_started(tmp_path:
     with pytest.raises(criu.CannotRestore, match="it stood still, or was given up"):
         criu.restore(binary, str(tmp_path))
     status = Path("/proc", note.read_text().strip(), "status")
-    assert not status.exists() or "State:\tZ" in status.read_text(), "dead, if not yet reaped by whoever adopted it"
+    deadline = time.monotonic() + 10  # the signal has been sent; a busy machine takes its time to act on it
+    while status.exists() and "State:\tZ" not in status.read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert time.monotonic() < deadline, "dead, if not yet reaped by whoever adopted it"
 
 
 def test_who_waits_for_a_processor_does_not_stand_still() -> None:
@@ -157,3 +197,72 @@ def test_what_another_container_would_not_have_cannot_be_captured(tmp_path: Path
             assert file.fileno()
         finally:
             criu.kill(pid)
+
+
+def test_what_is_captured_sees_the_images_own_variables_alone() -> None:
+    """A pod has its user's tokens, and where its cluster's services are."""
+    own = {
+        "PATH": "/usr/bin", "HOME": "/home/warmimage", "PYTHONHASHSEED": "0", "LD_LIBRARY_PATH": "/driver",
+        "NVIDIA_VISIBLE_DEVICES": "all", "HF_HUB_OFFLINE": "1",
+    }  # fmt: skip
+    pods = {"HF_TOKEN": "hf_x", "OPENAI_API_KEY": "sk-x", "KUBERNETES_SERVICE_HOST": "10.0.0.1", "HOSTNAME": "pod-1"}
+    assert images_own({**own, **pods}, {"HF_HUB_OFFLINE", "HOSTNAME", "UNSET"}) == own
+    assert images_own({**own, **pods}, {"HF_HUB_OFFLINE", "HF_TOKEN"}) == {**own, "HF_TOKEN": "hf_x"}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_a_dump_is_roots_and_read_only_to_the_server_and_can_be_captured_again(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("pages-1.img", "checks.json", NAME)]
+    for file in files:
+        file.write_text("dumped")
+        file.chmod(0o600)
+    for path in (tmp_path, *files):
+        os.chown(path, 1000, 0)
+    capture._make_readable(str(tmp_path))
+    found = [(path.stat().st_uid, path.stat().st_mode & 0o777) for path in (tmp_path, *files)]
+    assert found == [(0, 0o755), (0, 0o644), (0, 0o644), (0, 0o644)]
+    (tmp_path / "notes").touch()
+    capture._clear(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"], "the user could not write over root's files"
+
+
+def test_a_child_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(criu, "_END", 0.05)
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
+    try:
+        criu.reap([pid, 1])
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0), "it lives on, and this process too"
+    finally:
+        criu.kill(pid)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+@pytest.mark.parametrize(
+    ("stopped", "answer", "reason"),
+    [(signal.SIGTERM, "", "a stop signal has come"), (0, "pages-1.img is damaged", "pages-1.img is damaged")],
+)
+def test_a_restored_process_that_is_not_to_go_on_is_ended(
+    monkeypatch: pytest.MonkeyPatch, stopped: int, answer: str, reason: str
+) -> None:
+    """No engine is known yet: a stop signal that came before it is known would be lost."""
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
+    monkeypatch.setattr(criu, "restore", lambda *_arguments: pid)
+    supervisor: Any = SimpleNamespace(stop_requested=stopped)
+    verified: Any = SimpleNamespace(answer=lambda _seconds=0.0: answer)
+    timeline: Any = None
+    with pytest.raises(Declined, match=reason):
+        restoring._restore("criu", "/images", supervisor, verified, timeline)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_folder_of_the_node_that_hangs_is_asked_for_two_seconds(image: Image, tmp_path: Path) -> None:
+    image.closure({"modules": ["json"], "files": [], "libraries": []})
+    folder = tmp_path / "node"
+    folder.mkdir()
+    for reason in (f"there is none in {folder}", f"{folder} has not answered for 2 s"):
+        ended = image.run("end:0", WARMIMAGE_SNAPSHOT_DIR=str(folder))
+        assert (ended.code, ended.said) == (0, [f"snapshot skipped: {reason}"])
+        if not (folder / NAME).exists():
+            os.mkfifo(folder / NAME)  # to read it is to wait for ever
