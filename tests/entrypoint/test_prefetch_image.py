@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -47,7 +48,7 @@ def test_samples_are_spread_over_all_files(number: int) -> None:
     chosen = prefetch.spread(files)
     assert len(chosen) <= prefetch.SAMPLE + 1
     assert chosen[-1:] == files[-1:]
-    gaps = [int(after) - int(before) for before, after in zip(chosen, chosen[1:], strict=False)]
+    gaps = [int(after) - int(before) for before, after in itertools.pairwise(chosen)]
     assert max(gaps, default=0) <= number // prefetch.SAMPLE + 1
 
 
