@@ -46,7 +46,7 @@ def complete(directory: str, revision: str) -> bool:
     try:
         with open(os.path.join(directory, MARKER), encoding="utf-8") as file:
             return file.read().strip() == revision
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

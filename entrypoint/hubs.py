@@ -60,8 +60,8 @@ def _hugging_face_folders(name: str, revision: str, cache: str) -> Iterator[str]
     repository = os.path.join(cache, "models--" + name.replace("/", "--"))
     if ".." not in revision.split("/"):
         try:
-            with open(os.path.join(repository, "refs", revision), encoding="utf-8") as file:
-                commit = file.read().strip()
+            with open(os.path.join(repository, "refs", revision), encoding="ascii", errors="replace") as file:
+                commit = file.read().strip()  # what is no commit's name is no folder's either
         except (FileNotFoundError, NotADirectoryError):
             commit = revision  # no branch or tag, so a commit
         if commit and "/" not in commit and commit != "..":

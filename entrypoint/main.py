@@ -68,13 +68,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _serve(settings: Settings, timeline: Timeline, supervisor: Supervisor, began: float) -> int:
     """Make sure of the model, prefetch, and run the engine; return the container's exit code."""
-    model = settings.plan["model"]
     if not settings.quick:
-        if settings.plan["weights"] == "download" and not fetch.complete(model["path"], model["revision"]):
-            code = _download(settings, timeline, supervisor)
-            if code:
-                return code
-        code = _check_volume(settings, timeline, supervisor)
+        code = _provide_model(settings, timeline, supervisor)
         if code:
             return code
         _check_shared_memory(settings, timeline)
@@ -84,6 +79,36 @@ def _serve(settings: Settings, timeline: Timeline, supervisor: Supervisor, began
     if supervisor.stop_requested:
         return 128 + supervisor.stop_requested
     return ladder.start(began)
+
+
+def _provide_model(settings: Settings, timeline: Timeline, supervisor: Supervisor) -> int:
+    """Download the model where it is to be downloaded and is not there, and see that there is one to serve.
+
+    Returns:
+        0, or the exit code to end with.
+
+    Raises:
+        VolumeError: there is no model to serve.
+    """
+    if settings.plan["weights"] == "download":
+        model = settings.plan["model"]
+        there = inquiry.ask(
+            supervisor, "marker", lambda: fetch.complete(model["path"], model["revision"]), VOLUME_SECONDS
+        )
+        if there is None:
+            return _unanswered(timeline, supervisor)
+        code = 0 if there else _download(settings, timeline, supervisor)
+        if code:
+            return code
+    return _check_volume(settings, timeline, supervisor)
+
+
+def _unanswered(timeline: Timeline, supervisor: Supervisor) -> int:
+    """Return the exit code after a question that has no answer: that of a signal, or 0 to start all the same."""
+    if supervisor.stop_requested:
+        return 128 + supervisor.stop_requested
+    timeline.event("volume.unchecked", reason=f"the volume has not answered for {VOLUME_SECONDS:g} s")
+    return 0
 
 
 def _check_volume(settings: Settings, timeline: Timeline, supervisor: Supervisor) -> int:
@@ -100,12 +125,9 @@ def _check_volume(settings: Settings, timeline: Timeline, supervisor: Supervisor
         return 0
     # In a process of its own: a network volume that hangs would hang PID 1, which then took no signal.
     answer = inquiry.ask(supervisor, "check", lambda: survey(settings.plan["model"]["path"]), VOLUME_SECONDS)
-    if answer is not None:
-        timeline.event("volume.checked", **answer)
-    elif supervisor.stop_requested:
-        return 128 + supervisor.stop_requested
-    else:
-        timeline.event("volume.unchecked", reason=f"the volume has not answered for {VOLUME_SECONDS:g} s")
+    if answer is None:
+        return _unanswered(timeline, supervisor)
+    timeline.event("volume.checked", **answer)
     return 0
 
 

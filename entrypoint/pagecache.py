@@ -44,7 +44,7 @@ def resident_bytes(path: str) -> int:
     """Return how many bytes of a file are in the page cache.
 
     Raises:
-        PermissionError: the kernel does not tell of this file, see ``resident_range``; ``sampled_bytes`` may.
+        PermissionError: the kernel does not tell of this file, see ``resident_range``.
         OSError: the file cannot be opened, or neither call is allowed.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -97,34 +97,14 @@ def cachestat(descriptor: int, offset: int = 0, length: int = 0) -> int:
     return int(result.cache)
 
 
-def sampled_bytes(path: str, offset: int = 0, length: int | None = None) -> int:
-    """Return about how many bytes of a file, or of a part of it, are resident, from one page per ``STRIDE`` bytes.
+def fetched_bytes() -> int:
+    """Return how many bytes this thread has had fetched from storage.
 
-    Reads each sample and looks whether the kernel charged this thread for fetching it from storage.  That holds for
-    block devices, so for an image's layers; some network and FUSE file systems charge nobody, and look resident.
+    That holds for block devices, so for an image's layers; some network and FUSE file systems charge nobody.
 
     Raises:
-        OSError: the file cannot be read, or this kernel keeps no account of reads.
+        OSError: this kernel keeps no account of reads.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        page = bytearray(1)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # no readahead: a sample fetches its own page alone
-        size = os.fstat(descriptor).st_size - offset if length is None else length
-        samples = range(offset, offset + size, STRIDE)
-        resident = 0
-        fetched = fetched_bytes()
-        for sample in samples:
-            os.preadv(descriptor, [page], sample)
-            before, fetched = fetched, fetched_bytes()
-            resident += before == fetched
-        return size * resident // len(samples) if samples else 0
-    finally:
-        os.close(descriptor)
-
-
-def fetched_bytes() -> int:
-    """Return how many bytes this thread has had fetched from storage."""
     with open("/proc/thread-self/io", encoding="ascii") as file:
         for row in file:
             if row.startswith("read_bytes:"):

@@ -11,19 +11,23 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterable, Sequence
 
 from . import weights
 from .accelerator import Accelerator
 from .memory import memory_headroom
-from .pagecache import resident_bytes, resident_range, sampled_bytes
 from .reading import CAP_SECONDS, STALL_SECONDS, Look, Reading
 from .settings import CLOSURE, Settings, initial_environment, load
 from .timeline import Timeline
+from .warm.residency import Residency, resident_part
 
-#: The image's files are recorded in load order; where this many are resident, so are the rest, and looking at
-#: thousands of small ones would cost more than it brings (measured: 0.16 s for 3,400 files).
+#: How many of the image's files are looked at: where these are resident, so are the rest.  Looking at thousands of
+#: small ones would cost more than it brings (measured: 0.16 s for 3,400 files).
 SAMPLE = 64
+
+#: Seconds between two looks for a stop while a model is searched for.
+_TICK = 0.05
 
 #: Share of the free memory that prefetch may fill; the rest is for the server to come up in.
 MEMORY_SHARE = 0.7
@@ -46,7 +50,7 @@ class Prefetch:
         self._stall, self._cap = stall, cap
         self._readings: list[Reading] = []
         self._stopped = ""
-        self._wake = threading.Event()  # set when what is waited for has come, or the end
+        self._layers = Residency()
 
     def run(self, settings: Settings, hot: Sequence[str]) -> bool:
         """Prefetch the image's hot files, then the model; the work of a helper process.
@@ -68,7 +72,7 @@ class Prefetch:
             self._timeline.event("prefetch.declined", reason=reason)
             return False
         whole: list[bool] = []
-        image = threading.Thread(target=lambda: whole.extend(map(self._image, hot)), daemon=True)
+        image = threading.Thread(target=lambda: whole.extend(map(self._hot, hot)), daemon=True)
         image.start()
         model = self._find(settings)
         if not model.apart:
@@ -87,21 +91,32 @@ class Prefetch:
         def find() -> None:
             try:
                 found.append(weights.find(settings))
-            finally:
-                self._wake.set()
+            except Exception as error:  # the image is read all the same
+                found.append(weights.Model(declined=repr(error)))
 
-        threading.Thread(target=find, daemon=True).start()
-        self._wake.wait(self._stall)
+        finding = threading.Thread(target=find, daemon=True)
+        finding.start()
+        deadline = time.monotonic() + self._stall
+        while finding.is_alive() and not self._stopped and time.monotonic() < deadline:
+            finding.join(_TICK)
         return (
             found[0]
             if found
             else weights.Model(declined=self._stopped or f"the volume has not answered for {self._stall:g} s")
         )
 
+    def _hot(self, hot: str) -> bool:
+        """Do the same as ``_image``; a failure is an event."""
+        try:
+            return self._image(hot)
+        except Exception as error:
+            self._timeline.event("prefetch.failed", target="image", reason=repr(error))
+            return False
+
     def _image(self, hot: str) -> bool:
         """Read the image's hot files unless they are there; return whether they are now."""
         if os.path.isdir(hot):
-            return self._read("snapshot", dump_files(hot), layer_range)
+            return self._read("snapshot", dump_files(hot), self._layers.of_part)
         if os.path.exists(hot):
             try:
                 with open(hot, encoding="utf-8") as file:
@@ -109,15 +124,29 @@ class Prefetch:
             except (OSError, ValueError, KeyError, TypeError) as error:  # a damaged closure must not cost the weights
                 self._timeline.event("prefetch.declined", target="image", reason=repr(error))
                 return False
-            if not are_resident(files[:SAMPLE]):
-                return self._read("image", files, layer_range)
-            reason = f"the first {min(SAMPLE, len(files))} files are resident"
+            looked = spread(files)
+            if not self._are_resident(looked):
+                return self._read("image", files, self._layers.of_part)
+            reason = f"{len(looked)} of {len(files)} files, spread over all, are resident"
             self._timeline.event("prefetch.declined", target="image", reason=reason)
         return True
 
+    def _are_resident(self, paths: Iterable[str]) -> bool:
+        """Return whether files of the image are known to be in the page cache, those that exist."""
+        for path in paths:
+            try:
+                size = os.path.getsize(path)
+            except OSError:
+                continue  # recorded when the image was built, and not in this one
+            try:
+                if self._layers.of_file(path, size)[0] < size:
+                    return False
+            except OSError:
+                return False  # reading says why
+        return True
+
     def _end(self, _number: int, _frame: object) -> None:
-        self._stopped = "server ready or stopping"
-        self._wake.set()
+        self._stopped = "server ready or stopping"  # no event is set: the handler may have interrupted its waiter
         for reading in self._readings:
             reading.stop(self._stopped)
 
@@ -131,7 +160,9 @@ class Prefetch:
 
         ``size`` is that of all files, 0 where only reading them tells.
         """
-        reading = Reading(paths, look, lambda: self._budget(reading), stall=self._stall, cap=self._cap)
+        reading = Reading(
+            paths, look, lambda: self._budget(reading), stall=self._stall, cap=self._cap, whole=look is volume_range
+        )
         self._readings.append(reading)
         if self._stopped:
             reading.stop(self._stopped)
@@ -179,9 +210,12 @@ def unified(settings: Settings) -> str:
     )
 
 
-def are_resident(paths: Iterable[str]) -> bool:
-    """Return whether files of the image are in the page cache, those that exist."""
-    return all(layer_bytes(path) >= os.path.getsize(path) for path in paths if os.path.exists(path))
+def spread(files: Sequence[str]) -> list[str]:
+    """Return up to ``SAMPLE`` of some files, evenly spread, and the last.
+
+    The first would tell nothing: they are what PID 1 imports itself, and what a prefetch that was cut short has read.
+    """
+    return list(dict.fromkeys([*files[:: max(1, -(-len(files) // SAMPLE))], *files[-1:]]))
 
 
 def dump_files(directory: str) -> list[str]:
@@ -193,28 +227,9 @@ def dump_files(directory: str) -> list[str]:
         return []  # the tier itself says what is wrong with it
 
 
-def layer_bytes(path: str) -> int:
-    """Return how many bytes of an image's file are resident, by samples where the kernel does not tell."""
-    try:
-        return resident_bytes(path)
-    except PermissionError:
-        return sampled_bytes(path)
-
-
-def layer_range(path: str, descriptor: int, offset: int, length: int) -> int:
-    """Return the same of a part of an open file."""
-    try:
-        return resident_range(descriptor, offset, length)
-    except PermissionError:
-        return sampled_bytes(path, offset, length)
-
-
 def volume_range(_path: str, descriptor: int, offset: int, length: int) -> int:
     """Return how many bytes of a part of a volume's file are resident, 0 where the kernel does not tell.
 
-    Samples would not do: on a file system that accounts no reads all would look resident, and nothing be prefetched.
+    No samples: each is a request to the volume, and the files of a volume are mostly the user's own.
     """
-    try:
-        return resident_range(descriptor, offset, length)
-    except PermissionError:
-        return 0
+    return resident_part(descriptor, offset, length) or 0

@@ -22,6 +22,9 @@ CAP_SECONDS = 3600.0
 #: Seconds between two looks at how much memory there is.
 _BUDGET_SECONDS = 0.25
 
+#: Bytes that a reader reads at once as long as it is not known to be fast, and seconds from which it is slow.
+_PIECE, _LONG = 4 << 20, 1.0
+
 #: How many failures are kept to be told.
 _TOLD = 8
 
@@ -79,6 +82,7 @@ class _Part:
     file: _File
     offset: int
     length: int
+    resident: int | None  # None where that was not looked at yet
 
 
 class Reading:
@@ -91,6 +95,8 @@ class Reading:
         stall: seconds without a byte after which it ends.
         cap: seconds after which it ends.
         readers: how many threads read.
+        whole: look at all of a file before any of it is read, for the kernel's readahead brings some of the parts that
+            follow, which were not there before.  For a look that reads nothing itself.
     """
 
     def __init__(
@@ -102,6 +108,7 @@ class Reading:
         stall: float = STALL_SECONDS,
         cap: float = CAP_SECONDS,
         readers: int = READERS,
+        whole: bool = False,
     ) -> None:
         self._parts = self._parts_of(paths)
         self._look = look
@@ -109,6 +116,7 @@ class Reading:
         self._budget = 0
         self._stall, self._cap = stall, cap
         self._readers = readers
+        self._whole = whole
         self._lock = threading.Lock()  # held by whoever takes the next part, which may hang
         self._counts = threading.Lock()  # never held while a file is touched
         self._ended = threading.Event()
@@ -119,8 +127,7 @@ class Reading:
 
     def stop(self, reason: str) -> None:
         """End the reading now; may be called from a signal handler, and before it has begun."""
-        self._stop = self._stop or reason
-        self._ended.set()
+        self._stop = self._stop or reason  # no event is set: a handler may have interrupted its waiter
 
     def run(self) -> Outcome:
         """Read, and return what came of it; readers that hang are left behind, and end with the process."""
@@ -130,7 +137,7 @@ class Reading:
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._readers)]
         for thread in threads:
             thread.start()
-        while not self._ended.wait(0.05) and any(thread.is_alive() for thread in threads):
+        while not self._stop and not self._ended.wait(0.05) and any(thread.is_alive() for thread in threads):
             now = time.monotonic()
             if steps != self._steps:
                 steps, moved = self._steps, now
@@ -172,6 +179,7 @@ class Reading:
             file = _File(path, max(1, -(-size // BLOCK)))
             with self._counts:
                 self.outcome.files += 1
+            before = self._look_at(path, size) if self._whole and size > BLOCK else {}
             for offset in range(0, max(1, size), BLOCK):
                 length = min(BLOCK, size - offset)
                 if self.outcome.wanted + length > self._budget:
@@ -179,7 +187,18 @@ class Reading:
                     return
                 with self._counts:
                     self.outcome.wanted += length
-                yield _Part(file, offset, length)
+                yield _Part(file, offset, length, before.get(offset))
+
+    def _look_at(self, path: str, size: int) -> dict[int, int]:
+        """Return how many bytes of each part of a file are resident; nothing where that cannot be told."""
+        opened = _Opened()
+        try:
+            descriptor = opened.descriptor(path)
+            return {at: self._look(path, descriptor, at, min(BLOCK, size - at)) for at in range(0, size, BLOCK)}
+        except OSError:
+            return {}  # reading says why
+        finally:
+            opened.close()
 
     def _read(self, part: _Part, opened: _Opened) -> None:
         """Make one part resident."""
@@ -188,10 +207,12 @@ class Reading:
             descriptor = opened.descriptor(file.path)
             # A small file is read sooner than looked at.
             small = part.length <= STRIDE and part.offset == 0
-            resident = 0 if small else self._look(file.path, descriptor, part.offset, part.length)
+            resident = 0 if small else part.resident
+            if resident is None:
+                resident = self._look(file.path, descriptor, part.offset, part.length)
             missing = part.length - resident
             if missing > 0:
-                got = fetch_range(descriptor, part.offset, part.length)
+                got = self._fetch(descriptor, part, opened)
                 if got < part.length:
                     self._fail(file.path, f"ends {part.length - got} bytes before byte {part.offset + part.length}")
                 missing = max(0, missing - (part.length - got))
@@ -208,6 +229,24 @@ class Reading:
         if last and file.read and not self._kept and not self._stop:
             self._kept = True
             self._see_kept(file)
+
+    def _fetch(self, descriptor: int, part: _Part, opened: _Opened) -> int:
+        """Make a part resident, and return how many bytes there were.
+
+        Piece by piece where that takes long: each shows that the volume does not hang.
+        """
+        done = 0
+        while done < part.length:
+            size = min(opened.piece, part.length - done)
+            began = time.monotonic()
+            count = fetch_range(descriptor, part.offset + done, size)
+            opened.piece = BLOCK if time.monotonic() - began < _LONG else _PIECE
+            done += count
+            with self._counts:
+                self._steps += 1
+            if count < size:
+                break
+        return done
 
     def _see_kept(self, file: _File) -> None:
         """Stop where a file that was read is not resident when it is opened again, as the engine will do.
@@ -229,11 +268,16 @@ class Reading:
 
 
 class _Opened:
-    """The file that a reader has open: one of its own, for the kernel's readahead follows each open file by itself."""
+    """The file that a reader has open: one of its own, for the kernel's readahead follows each open file by itself.
+
+    Attributes:
+        piece: bytes to read of it at once.
+    """
 
     def __init__(self) -> None:
         self._path = ""
         self._descriptor = -1
+        self.piece = _PIECE
 
     def descriptor(self, path: str) -> int:
         """Return the descriptor of a file, opened unless it is open already.

@@ -73,14 +73,15 @@ def find(settings: Settings) -> Model:
     be read is a reason to decline.
     """
     told = loading(settings)
-    unread = told.unread.get(told.format)
-    if unread:
-        return Model(declined=f"load format {told.format}: {unread}")
+    if told.refusal:
+        return Model(declined=told.refusal)
     try:
         found = _find(told)
         return replace(found, apart=_is_apart(found.directory)) if found.directory else found
     except OSError as error:
         return Model(declined=f"{error.filename or told.model}: {error.strerror}")
+    except ValueError as error:  # a name that is none, such as one with a null character
+        return Model(declined=f"{told.model}: {error}")
 
 
 def _is_apart(directory: str) -> bool:
@@ -115,6 +116,12 @@ class Loading:
     modelscope: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def refusal(self) -> str:
+        """Why its load format is not read ahead, or an empty string."""
+        reason = self.unread.get(self.format)
+        return f"load format {self.format}: {reason}" if reason else ""
+
 
 def loading(settings: Settings) -> Loading:
     """Return what this start's engine is told about its model, by its arguments, the plan and its variables."""
@@ -132,9 +139,14 @@ def loading(settings: Settings) -> Loading:
         format=told("format_flags") or "auto",
         preferred=tuple(data.get("preferred_weights", ())),
         unread=dict(data.get("unread_formats", {})),
-        modelscope=settings.environment.get(variable, "").lower() in ("1", "true") if variable else False,
+        modelscope=settings.environment.get(variable, "").lower() in _true_values(variable),
         environment=dict(settings.environment),
     )
+
+
+def _true_values(variable: str) -> Sequence[str]:
+    """Return what an engine takes for true, in small letters: vLLM only the word, SGLang what one may expect."""
+    return ("true",) if variable.startswith("VLLM_") else ("true", "1", "yes", "y")
 
 
 def _spellings(flags: Iterable[str]) -> tuple[str, ...]:
@@ -256,7 +268,7 @@ def _below(directory: str) -> list[str]:
 
 def _natural(name: str) -> tuple[str | int, ...]:
     """Return a key by which ``part-2`` comes before ``part-10``, as engines sort."""
-    return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name))
+    return tuple(int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name))
 
 
 class _Volume:

@@ -30,7 +30,7 @@ _TICK = 0.2
 _PATIENCE = 2.0
 
 #: Seconds that the label and the page cache may take at the end.
-_LAST = 8.0
+_LAST = 6.0  # with the loop's, and a little more, below the ten seconds that Docker gives
 
 
 def main(words: Sequence[str]) -> int:
@@ -85,6 +85,7 @@ class _Process:
         self._signal = 0
         self._label = Label(options.node_label, environment) if options.node_label else None
         self._labelled = (False, "")
+        self._labelling = threading.Lock()
         places = Places(options.directories, dict(environment))
         self._warmer = Warmer(options, places, self._timeline, self._stop, self._tell)
         self._loop = threading.Thread(target=self._warmer.run, name="warm", daemon=True)
@@ -143,8 +144,7 @@ class _Process:
             self._warmer.drop()
 
     def _note(self, number: int, _frame: object) -> None:
-        self._signal = number
-        self._stop.set()
+        self._signal = number  # no more: what it has interrupted may hold a lock
 
     def _absent_directory(self) -> str:
         """Return what is wrong with a directory that was given, asked on a thread: a volume may hang."""
@@ -165,13 +165,14 @@ class _Process:
         """Have the node's label follow; what has changed is an event."""
         if not self._label:
             return
-        self._label.say(warm)
-        now = self._label.present, self._label.failure
-        if now != self._labelled:
-            self._labelled = now
-            self._timeline.event("warm.label", present=now[0], reason=now[1])
-            if now[1]:
-                say(f"warm: the node has no label: {now[1]}")
+        with self._labelling:  # what the loop still says must not come after the end's
+            self._label.say(warm and not self._stop.is_set())
+            now = self._label.present, self._label.failure
+            if now != self._labelled:
+                self._labelled = now
+                self._timeline.event("warm.label", present=now[0], reason=now[1])
+                if now[1]:
+                    say(f"warm: the node has no label: {now[1]}")
 
     def _failures(self) -> int:
         return self._label.failures if self._label else 0

@@ -13,6 +13,9 @@ from .residency import SAMPLED, UNKNOWN
 #: somebody has in memory in part, as a library that is mapped.
 FEW_SAMPLES = 16 << 20
 
+#: The kernel takes back single pages at any time; one in so many costs a start nothing to speak of.
+SLACK = 100
+
 
 @dataclass
 class File:
@@ -28,6 +31,8 @@ class File:
         read: bytes of it that were read in the current pass.
         warmed: whether all of its share was there once.
         confirmed: whether all of its share was read once.
+        problem: why it cannot be warmed, or an empty string.  Stays until it is seen that it can be.
+        unreadable: whether it could not even be looked at.
     """
 
     path: str
@@ -39,6 +44,8 @@ class File:
     read: int = 0
     warmed: bool = False
     confirmed: bool = False
+    problem: str = ""
+    unreadable: bool = False
 
     @property
     def missing(self) -> int:
@@ -54,7 +61,7 @@ class Target:
 
     Attributes:
         files: in the order in which they are read.
-        problems: one line for each file that cannot be warmed, and why.
+        problems: one line for each file that is not among ``files`` and should be, and why.
         declined: why there are no files, or an empty string.
         read_bytes: what was read.
         evicted_bytes: what was seen to be gone after it had been resident.
@@ -109,12 +116,9 @@ class Sum:
 
     @property
     def warm(self) -> bool:
-        """Whether all that the budget allows is resident, as far as it is known, but for a hundredth.
-
-        The kernel takes back single pages at any time; a hundredth of the bytes costs a start nothing to speak of.
-        """
+        """Whether all that the budget allows is resident, as far as it is known, but for a hundredth."""
         planned = self.wanted - self.over_budget
-        return not self.problems and self.missing + self.unread <= planned // 100
+        return not self.problems and self.missing + self.unread <= planned // SLACK
 
 
 class Ledger:
@@ -125,7 +129,7 @@ class Ledger:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # held over several calls, they are one change
         self._targets = {name: Target() for name in names}
         self.began = self.moved = time.monotonic()
         self.current = ""
@@ -179,6 +183,8 @@ class Ledger:
             file.known, file.resident, file.read = known, resident, 0
             if known != UNKNOWN:
                 file.warmed = resident >= file.share
+            if file.unreadable or file.missing <= file.share // SLACK:  # what could not be read may still be missing
+                file.problem, file.unreadable = "", False
             self._targets[name].evicted_bytes += gone
             return gone
 
@@ -200,11 +206,10 @@ class Ledger:
             file.parts[span] = resident
             file.resident = min(file.share, sum(file.parts))
 
-    def problem(self, name: str, text: str) -> None:
-        """Note that a file cannot be warmed, and why."""
+    def failed(self, file: File, reason: str | None, *, unreadable: bool = False) -> None:
+        """Note that a file cannot be warmed, and why; and whether it could not even be looked at."""
         with self.lock:
-            if text not in self._targets[name].problems:
-                self._targets[name].problems.append(text)
+            file.problem, file.unreadable = f"{file.path}: {reason}", file.unreadable or unreadable
 
     def rewarmed(self, name: str) -> None:
         """Note that evicted bytes of a target were read again."""
@@ -238,10 +243,11 @@ class Ledger:
         planned = sum(file.share for file in target.files)
         unknown = sum(file.share for file in blind)
         resident = sum(file.resident for file in known)
+        own = (file.problem for file in target.files if file.problem)
         return Sum(
             files=len(target.files), wanted=wanted, over_budget=wanted - planned, resident=resident,
             sampled=sum(file.resident for file in known if file.known == SAMPLED), unknown=unknown,
             unread=sum(file.missing for file in blind), missing=planned - unknown - resident,
             read=target.read_bytes, evicted=target.evicted_bytes, rewarms=target.rewarms,
-            warm_after=target.warm_after, problems=tuple(target.problems), declined=target.declined,
+            warm_after=target.warm_after, problems=(*target.problems, *own), declined=target.declined,
         )  # fmt: skip

@@ -6,6 +6,7 @@ whatever happened to it meanwhile is put right; at the end it is taken away.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import ssl
@@ -68,7 +69,7 @@ class Label:
             self.failure = f"HTTP {error.code} from the Kubernetes API"
             if error.code == 403:
                 self.failure += f": the service account may not patch the node {self._node}"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             self.failure = f"the Kubernetes API cannot be asked: {error}"
         else:
             self.failure = ""

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from .ledger import File
 
@@ -28,49 +28,64 @@ class Pins:
 
     def __init__(self) -> None:
         self._locked: dict[str, tuple[int, int, tuple[int, int]]] = {}
+        self._begun = 0  # bytes of the file that is being locked
         self.refused = ""
 
     @property
     def size(self) -> int:
         """Bytes that are locked."""
-        return sum(length for _, length, _ in self._locked.values())
+        return self._begun + sum(length for _, length, _ in list(self._locked.values()))
 
-    def keep(self, files: Iterable[File]) -> None:
-        """Lock the share of these files, and let go of all others; ends where the kernel allows no more."""
+    def keep(self, files: Iterable[File], go: Callable[[], bool] = lambda: True) -> None:
+        """Lock the share of these files, and let go of all others; ends where the kernel allows no more.
+
+        Args:
+            files: resident, for what of them is missing would be read.
+            go: asked again and again whether to go on.
+        """
         wanted = {file.path: file for file in files if file.share}
         for path in [path for path in self._locked if path not in wanted]:
             self._let_go(path)
         self.refused = ""
         for path, file in wanted.items():
             try:
-                self._lock(path, file.share)
+                if not self._lock(path, file.share, go):
+                    return
             except OSError as error:
                 self.refused = f"{path}: {error.strerror}"
                 return
 
-    def _lock(self, path: str, length: int) -> None:
+    def _lock(self, path: str, length: int, go: Callable[[], bool]) -> bool:
+        """Lock a file, unless it is; return false where it was told not to go on."""
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
             length, identity = min(length, status.st_size), (status.st_dev, status.st_ino)
             if path in self._locked:
                 if self._locked[path][1:] == (length, identity):
-                    return
+                    return True
                 self._let_go(path)
             if not length:
-                return
+                return True
             # Shared and for reading: a private mapping for writing would get copies of the pages.
             address = _LIBC.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
             if address == _FAILED:
                 raise _error()
         finally:
             os.close(descriptor)
-        for begin in range(0, length, STEP):
-            if _LIBC.mlock(address + begin, min(STEP, length - begin)):
-                failure = _error()
-                _LIBC.munmap(address, length)
-                raise failure
-        self._locked[path] = (address, length, identity)
+        try:
+            for self._begun in range(0, length, STEP):
+                if not go():
+                    _LIBC.munmap(address, length)
+                    return False
+                if _LIBC.mlock(address + self._begun, min(STEP, length - self._begun)):
+                    failure = _error()
+                    _LIBC.munmap(address, length)
+                    raise failure
+            self._locked[path] = (address, length, identity)
+        finally:
+            self._begun = 0
+        return True
 
     def _let_go(self, path: str) -> None:
         address, length, _ = self._locked.pop(path)

@@ -25,7 +25,10 @@ def limited(sums: Mapping[str, Sum], budget: Budget) -> str:
     return f"{wanted} are wanted, more than memory holds: {budget.bound}"
 
 
-def reason(sums: Mapping[str, Sum], budget: Budget, doing: str, idle: float, holding: str, kept: str) -> str:
+def reason(
+    sums: Mapping[str, Sum], budget: Budget, doing: str, idle: float, holding: str, kept: str, *, complete: bool,
+    looked: bool,
+) -> str:  # fmt: skip
     """Return in one line what is resident, and what stands in the way of the rest.
 
     Args:
@@ -35,6 +38,8 @@ def reason(sums: Mapping[str, Sum], budget: Budget, doing: str, idle: float, hol
         idle: seconds since anything was read or looked at.
         holding: the resource for whose pressure reading pauses, or an empty string.
         kept: why the page cache does not keep what was read, or an empty string.
+        complete: whether all is resident.
+        looked: whether all has been looked at once.
     """
     for name, each in sums.items():
         if each.problems:
@@ -48,7 +53,9 @@ def reason(sums: Mapping[str, Sum], budget: Budget, doing: str, idle: float, hol
     unknown = sum(each.unknown for each in sums.values())
     blind = f"; of {quantity.said(unknown)} the kernel does not tell this user" if unknown else ""
     far = f"{quantity.said(resident)} of {quantity.said(planned)} are resident{blind}"
-    if complete(sums, budget):
+    if not looked:
+        far = "nothing has been looked at yet"
+    if complete:
         within = f" within {budget.bound}" if any(each.over_budget for each in sums.values()) else ""
         return f"warm{within}: {far}"
     if holding:

@@ -76,7 +76,7 @@ class Reading:
             try:
                 self._read(target, file, begin, end, buffer)
             except OSError as error:
-                self._ledger.problem(target, f"{file.path}: {error.strerror}")
+                self._ledger.failed(file, error.strerror)
 
     @property
     def _ended(self) -> bool:
@@ -116,7 +116,7 @@ class Reading:
         if count:
             self._ledger.has_read(target, file, count)
         else:
-            self._ledger.problem(target, f"{file.path}: it got shorter while it was read")
+            self._ledger.failed(file, "it got shorter while it was read")
         return count
 
 

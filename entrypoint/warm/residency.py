@@ -9,7 +9,6 @@ look resident whatever is; whether one does is tried out before a sample of it i
 from __future__ import annotations
 
 import os
-import random
 
 from ..pagecache import STRIDE, fetched_bytes, resident_range
 
@@ -25,7 +24,6 @@ class Residency:
     def __init__(self) -> None:
         self._charged: set[int] = set()
         self._trials: dict[int, int] = {}
-        self._random = random.Random()  # noqa: S311 - which pages to look at is no secret
 
     def of_file(self, path: str, length: int) -> tuple[int, str]:
         """Return how many of a file's first ``length`` bytes are resident, and how that is known.
@@ -40,44 +38,60 @@ class Residency:
             told = resident_part(descriptor, 0, length)
             if told is not None:
                 return told, EXACT
-            return self._sampled(descriptor, length)
+            return self._sampled(descriptor, 0, length)
         finally:
             os.close(descriptor)
 
-    def _sampled(self, descriptor: int, length: int) -> tuple[int, str]:
+    def of_part(self, path: str, descriptor: int, offset: int, length: int) -> int:
+        """Return how many bytes of a part of an open file are resident, 0 where that cannot be told.
+
+        Raises:
+            OSError: the file cannot be opened once more.
+        """
+        told = resident_part(descriptor, offset, length)
+        if told is not None:
+            return told
+        own = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # samples turn readahead off
+        try:
+            return self._sampled(own, offset, length)[0]
+        finally:
+            os.close(own)
+
+    def _sampled(self, descriptor: int, offset: int, length: int) -> tuple[int, str]:
         device = os.fstat(descriptor).st_dev
         try:
-            found, of = self._samples(descriptor, length)
+            found, of = self._samples(descriptor, offset, length)
+            if found < of:
+                self._charged.add(device)
+            elif device not in self._charged and not self._charges(descriptor, device, offset, length):
+                return 0, UNKNOWN
         except OSError:  # this kernel keeps no account of reads
-            return 0, UNKNOWN
-        if found < of:
-            self._charged.add(device)
-        elif device not in self._charged and not self._charges(descriptor, device, length):
             return 0, UNKNOWN
         return length * found // of, SAMPLED
 
-    def _samples(self, descriptor: int, length: int) -> tuple[int, int]:
+    def _samples(self, descriptor: int, offset: int, length: int) -> tuple[int, int]:
         """Return how many of one page in every ``STRIDE`` bytes were resident, and how many were read."""
         page = bytearray(1)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # no readahead: a sample fetches its own page alone
-        begins = range(0, length, STRIDE)
+        end = offset + length
+        begins = range(offset, end, STRIDE)
         found = 0
         fetched = fetched_bytes()
         for begin in begins:
-            os.preadv(descriptor, [page], self._random.randrange(begin, min(begin + STRIDE, length)))
+            os.preadv(descriptor, [page], begin + int.from_bytes(os.urandom(4), "little") % min(STRIDE, end - begin))
             before, fetched = fetched, fetched_bytes()
             found += before == fetched
         return found, len(begins)
 
-    def _charges(self, descriptor: int, device: int, length: int) -> bool:
+    def _charges(self, descriptor: int, device: int, offset: int, length: int) -> bool:
         """Return whether reads of a file system are charged: drops a little of a file, and reads it again."""
         if self._trials.get(device, 0) >= _TRIALS:
             return False
         self._trials[device] = self._trials.get(device, 0) + 1
         size = min(STRIDE, length)
-        os.posix_fadvise(descriptor, 0, size, os.POSIX_FADV_DONTNEED)  # not what somebody maps
+        os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_DONTNEED)  # not what somebody maps
         before = fetched_bytes()
-        os.preadv(descriptor, [bytearray(size)], 0)
+        os.preadv(descriptor, [bytearray(size)], offset)
         if fetched_bytes() == before:
             return False
         self._charged.add(device)

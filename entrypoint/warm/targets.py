@@ -94,32 +94,37 @@ class Places:
             return f"the image's plan cannot be read: {error!r}"
 
     def _weights(self) -> Found:
+        settings = self._settings()
+        told = weights.Loading("") if isinstance(settings, str) else weights.loading(settings)
         directories = self.directories if os.path.exists(self.plan) else self.directories or (MODEL,)
         if directories:
-            return _joined([_in_directory(directory) for directory in directories])
-        settings = self._settings()
+            if told.refusal:
+                return Found(declined=told.refusal)
+            return _joined([_in_directory(directory, told) for directory in directories])
         if isinstance(settings, str):
             return Found(problems=(settings,))
         model = weights.find(settings)
-        told = weights.loading(settings)
         if model.declined and told.format not in told.unread and "://" not in told.model:
             return Found(problems=(model.declined,))  # it should be there
         return _of_model(model)
 
 
-def _in_directory(directory: str) -> Found:
-    """Return the files of the model in a folder; of a folder without weights, those of the models below it."""
+def _in_directory(directory: str, told: weights.Loading) -> Found:
+    """Return the files of the model in a folder; of a folder without weights, those of the models below it.
+
+    Of several kinds of weights, those that the image's engine loads, as it is told.
+    """
     try:
-        model = weights.in_directory(directory)
-    except OSError as error:
-        return Found(problems=(f"{directory}: {error.strerror}",))
+        model = weights.in_directory(directory, told.format, preferred=told.preferred)
+    except (OSError, ValueError) as error:
+        return Found(problems=(f"{directory}: {getattr(error, 'strerror', error)}",))
     if model.weights:
         return _of_model(model)
     below = []
     for folder in _folders_below(directory):
         try:
-            each = weights.in_directory(folder)
-        except OSError:  # such as lost+found at the top of a volume: no model that this user could serve
+            each = weights.in_directory(folder, told.format, preferred=told.preferred)
+        except (OSError, ValueError):  # such as lost+found at the top of a volume: no model that this user could serve
             continue
         if each.weights:
             below.append(_of_model(each))

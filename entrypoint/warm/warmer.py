@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ..timeline import Timeline, say
 from . import pins, quantity, readiness
@@ -17,7 +18,7 @@ from .pace import Pace, step_back
 from .reading import Job, Reading
 from .residency import Residency
 from .state import State
-from .targets import Places
+from .targets import Found, Places
 
 #: Seconds from one look at the memory to the next, while it is being filled.
 _MEMORY_CHECK = 2.0
@@ -63,7 +64,6 @@ class Warmer:
         self._kept = ""
         self._stretch = 1
         self._cut = ""
-        self._unreadable: set[str] = set()
         self._arrived: set[str] = set()
         self._looked = self._was_ready = False
         self._said: dict[str, str] = {}
@@ -90,12 +90,12 @@ class Warmer:
         sums = self._ledger.sums()
         now = time.monotonic()
         seconds = now - self._ledger.began
-        complete = self._looked and readiness.complete(sums, self._budget)
+        complete = self._was_ready and readiness.complete(sums, self._budget)
         doing = f"{self.phase} {self._ledger.current}" if self.phase in ("looking", "reading") else ""
         why = readiness.reason(
-            sums, self._budget, doing, now - self._ledger.moved, self._backoff.holding, self._kept
+            sums, self._budget, doing, now - self._ledger.moved, self._backoff.holding, self._kept,
+            complete=complete, looked=self._looked,
         )  # fmt: skip
-        self._was_ready = self._was_ready or complete
         overdue = seconds >= self._options.patience
         if overdue and not self._was_ready:
             why = f"ready all the same after {self._options.patience:.0f} s: {why}"
@@ -124,11 +124,13 @@ class Warmer:
 
     def _pass(self) -> None:
         self.phase = "looking"
+        self._cut = ""
         self._settle()
-        self._budget = budget(self._options.budget, self._pins.size)
-        self._allotted = self._ledger.allot(self._budget.size)
         evicted = self._look(self.files())
+        if self._stop.is_set():
+            return  # not all was looked at
         first, self._looked = not self._looked, True
+        self._conclude()
         for name, each in self._ledger.sums().items() if first else ():
             self._timeline.event(
                 "warm.looked", target=name, files=each.files, wanted_bytes=each.wanted, resident_bytes=each.resident,
@@ -137,39 +139,58 @@ class Warmer:
         for name, size in evicted.items():
             self._timeline.event("warm.evicted", target=name, bytes=size)
             self._speak(f"{name}: {quantity.said(size)} were evicted")
-        jobs = [job for job in self.files() if job[1].missing and job[1].path not in self._unreadable]
+        jobs = [job for job in self.files() if job[1].missing and not job[1].unreadable]
+        if not jobs:
+            self._kept, self._stretch = "", 1  # however it came: by somebody else, or with more memory
         self._report()
         if jobs:
             self._read(jobs)
+            self._conclude()
             for name in evicted:
                 self._ledger.rewarmed(name)
-        if self._options.lock and not self._stop.is_set():
+        if self._options.lock and not (self._cut or self._stop.is_set()):
             self._pin()
         self._report()
 
+    def _conclude(self) -> None:
+        """Let the server start when a whole look has found all to be there; in the midst of one some is not known."""
+        if not self._stop.is_set() and readiness.complete(self._ledger.sums(), self._budget):
+            self._was_ready = True
+
     def _settle(self) -> None:
-        """Find the targets' files anew: a file that stands in several is of the first."""
+        """Find the targets' files anew, and share the budget out among them."""
         seen: set[tuple[int, int]] = set()
-        self._unreadable = set()
-        for name in self._ledger.names:
-            found = self._places.find(name)
-            files, problems = [], list(found.problems)
-            for path in found.paths:
-                self._ledger.current = path
-                try:
-                    status = os.stat(path)
-                except FileNotFoundError:
-                    continue  # recorded when the image was built, and not in this one
-                except OSError as error:
-                    problems.append(f"{path}: {error.strerror}")
-                    continue
-                if (status.st_dev, status.st_ino) not in seen:
-                    seen.add((status.st_dev, status.st_ino))
-                    files.append((path, status.st_size))
-            self._ledger.settle(name, files, problems, found.declined)
+        settled = {name: self._find(name, seen) for name in self._ledger.names}
+        room = budget(self._options.budget, self._pins.size)
+        with self._ledger.lock:  # a new file that has no share yet would count as complete
+            for name, (files, found) in settled.items():
+                self._ledger.settle(name, files, found.problems, found.declined)
+            self._budget, self._allotted = room, self._ledger.allot(room.size)
+        for name, (_, found) in settled.items():
             if found.declined and self._said.get(name) != found.declined:
                 self._said[name] = found.declined
                 self._timeline.event("warm.declined", target=name, reason=found.declined)
+
+    def _find(self, name: str, seen: set[tuple[int, int]]) -> tuple[list[tuple[str, int]], Found]:
+        """Return a target's files with their sizes: one that stands in several targets is of the first."""
+        try:
+            found = self._places.find(name)
+        except Exception as error:  # what is wrong with one target must not cost the others
+            found = Found(problems=(repr(error),))
+        files, problems = [], list(found.problems)
+        for path in found.paths:
+            self._ledger.current = path
+            try:
+                status = os.stat(path)
+            except FileNotFoundError:
+                continue  # recorded when the image was built, and not in this one
+            except (OSError, ValueError) as error:
+                problems.append(f"{path}: {getattr(error, 'strerror', error)}")
+                continue
+            if (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                files.append((path, status.st_size))
+        return files, replace(found, problems=tuple(problems))
 
     def _look(self, jobs: Sequence[Job]) -> dict[str, int]:
         """See what is resident, and return by target how many bytes are gone since they were."""
@@ -181,8 +202,7 @@ class Warmer:
             try:
                 gone = self._ledger.looked(name, file, *self._residency.of_file(file.path, file.share))
             except OSError as error:
-                self._unreadable.add(file.path)
-                self._ledger.problem(name, f"{file.path}: {error.strerror}")
+                self._ledger.failed(file, error.strerror, unreadable=True)
                 continue
             if gone:
                 evicted[name] = evicted.get(name, 0) + gone
@@ -192,11 +212,10 @@ class Warmer:
         """Read what is missing, and see whether it stays."""
         self.phase = "reading"
         began, before = time.monotonic(), self._ledger.sums()
-        self._cut = ""
         self._backoff.begin()
         self._reading.run(jobs, self._control)
         seconds = time.monotonic() - began
-        self._look([(name, file) for name, file in jobs if file.path not in self._unreadable])
+        self._look(jobs)
         after = self._ledger.sums()
         for name in dict.fromkeys(name for name, _ in jobs):
             each = after[name]
@@ -236,14 +255,20 @@ class Warmer:
         return bool(self._cut)
 
     def _pin(self) -> None:
-        """Pin what is resident of the files whose share is."""
-        files = [file for _, file in self.files() if file.path not in self._unreadable]
+        """Pin the files that are resident.
+
+        Locking would read what is missing, at any rate, and whoever needs the memory.  So the others wait until they
+        have been read.
+        """
+        files = [file for _, file in self.files() if not (file.missing or file.unreadable)]
         before = self._pins.size, self._pins.refused
-        self._pins.keep(files)
+        self._backoff.begin()
+        self._pins.keep(files, lambda: not (self._control() or self._stop.is_set()))
         if (self._pins.size, self._pins.refused) != before:
-            self._timeline.event("warm.locked", bytes=self._pins.size, reason=self._pins.refused)
-            if self._pins.refused:
-                self._speak(f"not all is pinned: {self._pins.refused}")
+            reason = self._pins.refused or self._cut
+            self._timeline.event("warm.locked", bytes=self._pins.size, reason=reason)
+            if reason:
+                self._speak(f"not all is pinned: {reason}")
 
     def _paused(self, pause: Pause) -> None:
         share = round(pause.share, 3)

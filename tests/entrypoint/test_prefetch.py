@@ -85,7 +85,7 @@ def test_weights_are_resident_afterwards_and_the_events_add_up(image: Image) -> 
 
     image.closure({"files": [str(hot)], "libraries": []})
     image.run("until:prefetch.ended:weights", "end:0")
-    assert image.events("prefetch.declined")[0]["reason"] == "the first 1 files are resident"
+    assert image.events("prefetch.declined")[0]["reason"] == "1 of 1 files, spread over all, are resident"
     again = image.events("prefetch.ended")[0]
     assert (again["resident_bytes"], again["read_bytes"]) == (2 * (4 * MIB + 1), 2)  # small ones are read unasked
 
@@ -357,7 +357,8 @@ def test_residency_of_a_file_of_another_owner_is_known(tmp_path: Path, unprivile
     evict(path)
     path.chmod(0o444)
     os.chown(path, 65534, 65534)
-    ask = f"from warmimage.entrypoint.prefetch import layer_bytes; print(layer_bytes({str(path)!r}))"
+    ask = "from warmimage.entrypoint.warm.residency import Residency; "
+    ask += f"print(Residency().of_file({str(path)!r}, {8 * MIB})[0])"
     asked = subprocess.run([*unprivileged, sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert int(asked.stdout) < MIB
     path.read_bytes()

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warmimage.entrypoint.fetch import MARKER
 from warmimage.entrypoint.pagecache import BLOCK
+from warmimage.entrypoint.prefetch import volume_range
+from warmimage.entrypoint.reading import Reading
 
 from tests.support.slow_volume import MB, TAKEN_BACK, Volume, mounted
 
@@ -78,6 +81,13 @@ def test_what_is_resident_is_not_asked_for_again(image: Image, volume: Volume) -
     assert volume.requests() == []
 
 
+def test_what_the_kernels_readahead_brings_was_not_there_before(image: Image, volume: Volume) -> None:
+    """One reader comes to each part after the one before, and to some that came with it."""
+    path = volume.path / "model-00001-of-00002.safetensors"
+    outcome = Reading([str(path)], volume_range, lambda: 1 << 40, readers=1, whole=True).run()
+    assert (outcome.resident, outcome.read, outcome.reason) == (0, SIZE, "done")
+
+
 def events(output: bytes) -> list[dict[str, Any]]:
     return [json.loads(row) for row in output.splitlines()]
 
@@ -86,6 +96,23 @@ def test_a_volume_that_hangs_delays_neither_the_start_nor_the_end(image: Image, 
     volume.hang()
     assert image.run("until:tier.started", "end:7").code == 7
     assert not image.events("prefetch.ended")
+
+
+def test_a_download_to_a_volume_that_hangs_is_left_out(image: Image, volume: Volume) -> None:
+    (image.model / MARKER).write_text("abc\n")
+    image.plan["weights"] = "download"
+    image.write_plan()
+    volume.hang()
+    with image.start("sleep:50") as running:
+        while not volume.requests():
+            time.sleep(0.01)  # until it hangs
+        running.send(signal.SIGTERM)
+        assert running.end() == 128 + signal.SIGTERM
+    assert not image.events("tier.started")
+    assert image.run("until:tier.started", "end:7").code == 7
+    assert not image.events("download.started"), "the model may be there"
+    (unchecked,) = image.events("volume.unchecked")
+    assert unchecked["reason"] == "the volume has not answered for 10 s"
 
 
 def test_sigterm_ends_a_prefetch_that_hangs(image: Image, volume: Volume) -> None:

@@ -128,7 +128,8 @@ def test_a_memory_limit_that_is_too_small_is_named() -> None:
     ledger.allot(found.size)
     sums = ledger.sums()
     assert not readiness.complete(sums, found)
-    assert readiness.reason(sums, found, "", 0, "", "") == f"60.0 MiB are wanted, more than memory holds: {found.bound}"
+    said = readiness.reason(sums, found, "", 0, "", "", complete=False, looked=True)
+    assert said == f"60.0 MiB are wanted, more than memory holds: {found.bound}"
 
 
 def test_what_cannot_be_warmed_is_named_and_the_deadline_lets_the_server_start(tmp_path: Path) -> None:

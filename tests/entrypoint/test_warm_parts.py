@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from warmimage import engines
 from warmimage.entrypoint.warm import backoff
 from warmimage.entrypoint.warm.backoff import BackOff, Pause
 from warmimage.entrypoint.warm.ledger import File
@@ -231,6 +232,34 @@ def test_models_below_a_folder_are_found_as_in_a_hub_cache(tmp_path: Path) -> No
     assert warmer.state().targets["weights"].wanted == len(b"weights"), "one file is read once"
 
 
+def test_folders_that_are_named_are_read_as_the_images_engine_does(tmp_path: Path) -> None:
+    for folder in ("one", "two/deep/model"):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in ("consolidated.safetensors", "model-00001-of-00001.safetensors"):
+            (tmp_path / folder / name).write_text(name + folder)
+
+    def found(*arguments: str, engine: str = "vllm") -> tuple[set[str], str]:
+        loading = vars(engines.get(engine).loading)
+        loading = {**loading, "unread_formats": dict(loading["unread_formats"])}
+        plan = {
+            "engine": {"command": [engine], "args": arguments, "directory": "/", "loading": loading},
+            "model": {"path": "/model"}, "weights": "mount", "python": "", "tiers": [], "start": "auto",
+            "tool_version": "",
+        }  # fmt: skip
+        (tmp_path / "plan.json").write_text(json.dumps(plan))
+        places = Places((str(tmp_path / "one"), str(tmp_path / "two")), plan=str(tmp_path / "plan.json"))
+        answer = places.find("weights")
+        assert len(answer.paths) in (0, 2)
+        return {os.path.basename(path) for path in answer.paths}, answer.declined
+
+    assert found() == ({"consolidated.safetensors"}, "")
+    assert found(engine="transformers") == ({"model-00001-of-00001.safetensors"}, "")
+    assert found("--load-format", "safetensors") == ({"model-00001-of-00001.safetensors"}, "")
+    paths, declined = found("--load-format", "runai_streamer")
+    assert not paths
+    assert declined.startswith("load format runai_streamer: it ")
+
+
 def test_a_file_outside_the_volume_is_left_alone_and_named(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
     folder = tmp_path / "model"
@@ -255,6 +284,9 @@ class Api(http.server.BaseHTTPRequestHandler):
     def do_PATCH(self) -> None:
         body: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         type(self).asked.append(f"{self.path} {self.headers['Content-Type']} {self.headers['Authorization']}")
+        if self.refuse < 0:
+            self.wfile.write(b"this is not HTTP\r\n\r\n")
+            return
         if not self.refuse:
             for key, value in body["metadata"]["labels"].items():
                 if value is None:
@@ -319,6 +351,9 @@ def test_the_label_is_set_and_taken_away_over_tls(tmp_path: Path) -> None:
             "HTTP 403 from the Kubernetes API: the service account may not patch the node node-1"
         )
         assert label.failures == 1
+        Api.refuse = -1
+        assert not label.say(True)
+        assert label.failure == "the Kubernetes API cannot be asked: this is not HTTP\r\n"
         (tmp_path / "ca.crt").unlink()
         assert not label.say(True)
         assert label.failure.startswith("the Kubernetes API cannot be asked: ")

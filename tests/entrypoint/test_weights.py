@@ -248,10 +248,24 @@ def test_modelscope_is_asked_where_the_engine_asks_it(start: SETTINGS, tmp_path:
 def test_modelscopes_own_cache_variable_and_the_download_folder(start: SETTINGS, tmp_path: Path) -> None:
     write(tmp_path / "ms/models/org/name", "a.safetensors")
     write(tmp_path / "dl/org/name", "b.safetensors")
-    environment = {"VLLM_USE_MODELSCOPE": "1", "MODELSCOPE_CACHE": str(tmp_path / "ms")}
+    environment = {"VLLM_USE_MODELSCOPE": "true", "MODELSCOPE_CACHE": str(tmp_path / "ms")}
     assert shards(weights.find(start("--model", "org/name", environment=environment))) == ["a.safetensors"]
     there = start("--model", "org/name", "--download-dir", "dl", environment=environment)
     assert shards(weights.find(there)) == ["b.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "variable", "value", "asked"),
+    [
+        ("vllm", "VLLM_USE_MODELSCOPE", "TRUE", True), ("vllm", "VLLM_USE_MODELSCOPE", "1", False),
+        ("sglang", "SGLANG_USE_MODELSCOPE", "True", True), ("sglang", "SGLANG_USE_MODELSCOPE", "1", True),
+        ("sglang", "SGLANG_USE_MODELSCOPE", "0", False), ("sglang", "SGLANG_USE_MODELSCOPE", "", False),
+    ],
+)  # fmt: skip
+def test_each_engine_has_its_own_words_for_true(
+    start: SETTINGS, engine: str, variable: str, value: str, asked: bool
+) -> None:
+    assert weights.loading(start(engine=engine, environment={variable: value})).modelscope is asked
 
 
 def test_one_gguf_file_and_its_further_parts(start: SETTINGS, tmp_path: Path) -> None:
@@ -293,11 +307,27 @@ def test_no_name_leads_out_of_the_cache(start: SETTINGS, tmp_path: Path, name: s
     assert found == ""
 
 
-@pytest.mark.parametrize("revision", ["../../../other", "..", "refs/../../x"])
+@pytest.mark.parametrize("revision", ["../../other", "../../../other", "..", "refs/../../x"])
 def test_no_revision_leads_out_of_the_cache(tmp_path: Path, revision: str) -> None:
-    hub(tmp_path, "org/name", "abc", "a.safetensors")
-    write(tmp_path / "other", "x.safetensors")
-    assert hubs.find("org/name", revision, str(tmp_path), {}, modelscope=False) == ""
+    cache = tmp_path / "cache"
+    hub(cache, "org/name", "abc", "a.safetensors")
+    for folder in (tmp_path / "other", cache / "other", cache / "x"):
+        write(folder, "x.safetensors")
+    assert hubs.find("org/name", revision, str(cache), {}, modelscope=False) == ""
+    for ref in ("v1", "v2"):  # a ref's text is somebody's file too
+        (cache / "models--org--name" / "refs" / ref).write_text("../../other" if ref == "v1" else "..")
+        assert hubs.find("org/name", ref, str(cache), {}, modelscope=False) == ""
+
+
+def test_what_is_no_text_or_no_number_is_no_crash(start: SETTINGS, tmp_path: Path) -> None:
+    hub(tmp_path / "home/.cache/huggingface/hub", "org/name", "abc", "a.safetensors")
+    (tmp_path / "home/.cache/huggingface/hub/models--org--name/refs/main").write_bytes(b"\xff\xfe")
+    absent = weights.find(start("--model", "org/name"))
+    assert absent.declined == "org/name is no folder, and not in the Hugging Face cache"
+    write(tmp_path / "model", "shard1\N{SUPERSCRIPT TWO}.safetensors", "shard1.safetensors")
+    assert len(weights.find(start()).weights) == 2
+    no_name = weights.find(start("--model", "org/name", "--revision", "a\0b"))
+    assert no_name.declined == "org/name: embedded null byte"
 
 
 def test_an_unreadable_volume_is_declined(start: SETTINGS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
