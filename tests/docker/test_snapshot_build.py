@@ -178,6 +178,7 @@ def test_what_a_capture_writes_is_taken_whole(client: docker.DockerClient) -> No
         "machine": "x86_64",
         "cpu_features": [],
         "modules": 3,
+        "accelerator": {"driver": "", "gpus": []},
     }
     script = (
         "import os,sys;d=sys.argv[2];os.makedirs(d);os.umask(0o077);"
