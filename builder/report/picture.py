@@ -109,8 +109,11 @@ def _renderer() -> Callable[[str], bytes]:
     def render(svg: str) -> bytes:
         return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=ZOOM))
 
-    blank = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20">{}</svg>'
-    if render(blank.format('<text y="15">word</text>')) == render(blank.format("")):
+    def sample(text: str) -> str:  # in the drawing's own style: a font of another family is none
+        head = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20" class="chart">'
+        return f"{head}<style>{theme.fixed(theme.chart_style(), 0)}</style>{text}</svg>"
+
+    if render(sample('<text y="15">word</text>')) == render(sample("")):
         raise EnvironmentLacks(
             "this machine has no font to write a picture's words with", where="--png",
             fix="install one, such as Debian's package fonts-dejavu-core",

@@ -41,9 +41,8 @@ def capability():
 def namespace():
     assert ctypes.CDLL(None).unshare(0x04000000) == 0
 def companion():
-    for word in open("/proc/thread-self/children").read().split():
-        if open(f"/proc/{word}/comm").read() == "companion\\n":
-            os.kill(int(word), signal.SIGKILL)
+    for word in open("/proc/thread-self/children").read().split():  # it may not have its name yet
+        os.kill(int(word), signal.SIGKILL)
 def stopped_companion():
     for word in open("/proc/thread-self/children").read().split():
         os.kill(int(word), signal.SIGSTOP)
