@@ -65,7 +65,7 @@ def _torch_threads(threads: int, asked: bool) -> None:
         asked: whether that is somebody's choice, not the number of processors.
     """
     torch: Any = sys.modules.get("torch")
-    if torch is None:
+    if torch is None or threads < 1:
         return
     # MKL takes one thread for each core and no more, and without it PyTorch's own default is one for each core.
     limited = torch.backends.mkl.is_available() or not asked

@@ -23,6 +23,9 @@ _OPTION = re.compile(r"--[a-z][a-z0-9-]*")
 #: Seconds that a volume may take to answer; the engine is started all the same.
 VOLUME_SECONDS = 10.0
 
+#: The same where the model may have to be downloaded first: without it nothing can be served.
+MARKER_SECONDS = 120.0
+
 #: Exit code when the image itself is broken (EX_SOFTWARE of sysexits.h).
 EXIT_BROKEN_IMAGE = 70
 
@@ -93,21 +96,21 @@ def _provide_model(settings: Settings, timeline: Timeline, supervisor: Superviso
     if settings.plan["weights"] == "download":
         model = settings.plan["model"]
         there = inquiry.ask(
-            supervisor, "marker", lambda: fetch.complete(model["path"], model["revision"]), VOLUME_SECONDS
+            supervisor, "marker", lambda: fetch.complete(model["path"], model["revision"]), MARKER_SECONDS
         )
         if there is None:
-            return _unanswered(timeline, supervisor)
+            return _unanswered(timeline, supervisor, MARKER_SECONDS)
         code = 0 if there else _download(settings, timeline, supervisor)
         if code:
             return code
     return _check_volume(settings, timeline, supervisor)
 
 
-def _unanswered(timeline: Timeline, supervisor: Supervisor) -> int:
+def _unanswered(timeline: Timeline, supervisor: Supervisor, seconds: float) -> int:
     """Return the exit code after a question that has no answer: that of a signal, or 0 to start all the same."""
     if supervisor.stop_requested:
         return 128 + supervisor.stop_requested
-    timeline.event("volume.unchecked", reason=f"the volume has not answered for {VOLUME_SECONDS:g} s")
+    timeline.event("volume.unchecked", reason=f"the volume has not answered for {seconds:g} s")
     return 0
 
 
@@ -126,7 +129,7 @@ def _check_volume(settings: Settings, timeline: Timeline, supervisor: Supervisor
     # In a process of its own: a network volume that hangs would hang PID 1, which then took no signal.
     answer = inquiry.ask(supervisor, "check", lambda: survey(settings.plan["model"]["path"]), VOLUME_SECONDS)
     if answer is None:
-        return _unanswered(timeline, supervisor)
+        return _unanswered(timeline, supervisor, VOLUME_SECONDS)
     timeline.event("volume.checked", **answer)
     return 0
 

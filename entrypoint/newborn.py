@@ -56,8 +56,6 @@ def prepare(birth: Birth, contract: environment.Contract, path: Sequence[str], t
     sys.orig_argv[:] = request["words"]
     option, value = request["target"]
     title.rename(value if option == PROGRAM else sys.executable, request["words"])
-    if option == PROGRAM:
-        forget()
     os.environ.update(contract.completed(os.environ))
     reseed()
     rederive(contract, timeline)

@@ -61,6 +61,7 @@ def main() -> None:
 def live(contract: environment.Contract, path: Sequence[str], timeline: Timeline, birth: Birth) -> None:
     """Go on as a process that has imported everything and now learns what it is to become: a restored one."""
     try:
+        newborn.forget()  # before the companion is forked, for its children are to have forgotten, too
         beside, latest = keep_company(timeline, birth)
     except Exception as error:
         decline(repr(error), timeline, "snapshot")

@@ -19,8 +19,9 @@ CAPABILITIES = {
     "SYS_ADMIN": (21, "criu-sys-admin"),  # of engines and kernels that do not know the other
 }
 
-#: Seconds without any progress after which a restore is given up, and seconds that it may take at most.
-STALL, LONGEST = 0.5, 60.0
+#: Seconds without any progress after which a restore is given up; the same while one of its processes waits for a
+#: processor or a disk, so that it stands still for the machine's sake; and seconds that it may take at most.
+STALL, WAIT, LONGEST = 0.5, 10.0, 60.0
 
 #: Seconds that a killed process has to end.
 _END = 1.0
@@ -113,11 +114,11 @@ def reap(pids: Sequence[int]) -> None:
 
 
 def _lives(pid: int) -> bool:
-    """Return whether a process is a child of this one that has not ended; one that has is reaped."""
+    """Return whether a process has not ended; one that has is reaped, as soon as it is a child of this one."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == 0
     except OSError:
-        return False
+        return os.path.exists(f"/proc/{pid}")  # still the child of one that is about to end
 
 
 def descendants(pid: int) -> list[int]:
@@ -131,11 +132,8 @@ def descendants(pid: int) -> list[int]:
 
 
 def _wait(pid: int, unwanted: Callable[[], bool]) -> int | None:
-    """Return the wait status of a restore, ``None`` for one that was ended because nothing of it moved on.
-
-    A process that waits for a processor or for a disk stands still for the machine's sake, not for its own.
-    """
-    began = moved = time.monotonic()
+    """Return the wait status of a restore, ``None`` for one that was ended because nothing of it moved on."""
+    began = moved = waited = time.monotonic()
     before = -1
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
@@ -144,9 +142,12 @@ def _wait(pid: int, unwanted: Callable[[], bool]) -> int | None:
         now = time.monotonic()
         found = [_progress(each) for each in (pid, *descendants(pid))]
         progress = sum(made for made, _ in found)
-        if progress != before or any(waits for _, waits in found):
+        if progress != before:
             before, moved = progress, now
-        if now - moved > STALL or now - began > LONGEST or unwanted():
+        if any(waits for _, waits in found):
+            waited = now
+        idle = now - max(moved, waited)
+        if idle > STALL or now - moved > WAIT or now - began > LONGEST or unwanted():
             kill(pid)
             return None
         time.sleep(0.002)

@@ -23,7 +23,7 @@ from .zygote import Zygote
 _AFTERMATH = 0.2
 
 #: Seconds within which a folder of the node must have answered.
-_PATIENCE = 2.0
+_PATIENCE = 5.0
 
 
 class Snapshot(Zygote):

@@ -19,7 +19,7 @@ ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 VALUE = "true"
 
-_SECONDS = 10.0
+_SECONDS = 2.5
 
 
 class Label:

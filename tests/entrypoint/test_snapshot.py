@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -167,6 +168,25 @@ def test_a_restore_that_stands_still_is_ended_with_all_that_it_started(tmp_path:
     assert time.monotonic() < deadline, "dead, if not yet reaped by whoever adopted it"
 
 
+KILLS = """
+import ctypes, subprocess, time
+from warmimage.entrypoint.snapshot import criu
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # as PID 1 adopts orphans
+for _ in range(20):
+    process = subprocess.Popen(["sh", "-c", "sleep 1000 & wait"])
+    while not criu.descendants(process.pid):
+        time.sleep(0.001)
+    criu.kill(process.pid)
+    process.returncode = -9
+    print(open("/proc/thread-self/children").read(), end="")
+"""
+
+
+def test_who_is_killed_is_reaped_with_all_that_it_started() -> None:
+    done = subprocess.run([sys.executable, "-c", KILLS], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+
+
 def test_who_waits_for_a_processor_does_not_stand_still() -> None:
     for command, waits in ((["sh", "-c", "while :; do :; done"], True), (["sleep", "1000"], False)):
         with subprocess.Popen(command) as process:
@@ -257,11 +277,11 @@ def test_a_restored_process_that_is_not_to_go_on_is_ended(
         os.kill(pid, 0)
 
 
-def test_a_folder_of_the_node_that_hangs_is_asked_for_two_seconds(image: Image, tmp_path: Path) -> None:
+def test_a_folder_of_the_node_that_hangs_is_asked_for_five_seconds(image: Image, tmp_path: Path) -> None:
     image.closure({"modules": ["json"], "files": [], "libraries": []})
     folder = tmp_path / "node"
     folder.mkdir()
-    for reason in (f"there is none in {folder}", f"{folder} has not answered for 2 s"):
+    for reason in (f"there is none in {folder}", f"{folder} has not answered for 5 s"):
         ended = image.run("end:0", WARMIMAGE_SNAPSHOT_DIR=str(folder))
         assert (ended.code, ended.said) == (0, [f"snapshot skipped: {reason}"])
         if not (folder / NAME).exists():

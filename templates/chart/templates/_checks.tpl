@@ -119,7 +119,7 @@
 {{- end -}}
 {{- range $given -}}
 {{- $value := toString .value -}}
-{{- $switch := regexMatch "(?i)^(|0|1|true|false|yes|no|on|off)$" $value -}}
+{{- $switch := regexMatch "(?i)^(|[0-9]{1,6}|true|false|yes|no|on|off|none|empty|<nil>|\\$\\([A-Za-z_][A-Za-z0-9_.-]*\\))$" $value -}}
 {{- if and (regexMatch "(?i)(^|_)(TOKEN|API_?KEY|PASSWORD|SECRET)$" .name) (not $switch) -}}
 {{- fail (printf "%s.%s: a secret as a value is for everyone to read in the release and in the pods; fix: %s.extraEnv with valueFrom.secretKeyRef, or %s.envFrom with secretRef" $at .at $at $at) -}}
 {{- end -}}
