@@ -190,6 +190,8 @@ def find(
             plan = plan_of(image, str(image.id))
         except ConfigError:
             continue  # of another version
+        if not plan.snapshot or plan.snapshot.source != source.id:
+            continue  # derived from the one that is looked for, whose labels it has inherited
         lacking = compiled.wanted(plan, model_dir) and not plan.caches
         if not lacking and not host.snapshot_mismatch(client.info(), plan):
             for tag in tags:

@@ -153,9 +153,26 @@ def test_a_snapshot_without_caches_is_kept_only_where_none_can_be_had(caches: Ca
     client: Any = SimpleNamespace(
         images=SimpleNamespace(list=lambda filters: [made]), info=lambda: {"KernelVersion": "6.2"}
     )
-    source: Any = SimpleNamespace(id="sha256:0")
+    source: Any = SimpleNamespace(id=own.snapshot.source if own.snapshot else "")
     assert snapshot.find(client, source, (), None), "the model is not here"
     assert bool(snapshot.find(client, source, (), Path("model"))) == bool(caches)
+
+
+def test_an_image_derived_from_one_with_a_snapshot_is_not_taken_for_it() -> None:
+    """It inherits the labels, and has a plan of its own."""
+    own = with_facts(cpu_features=(), kernel="5.9")
+    source: Any = SimpleNamespace(id=own.snapshot.source if own.snapshot else "")
+    for plan, found in ((own, True), (plan_of(), False), (with_snapshot_of(own, "sha256:other"), False)):
+        made = SimpleNamespace(id="sha256:1", labels={"dev.warmimage.plan": plan.model_dump_json()})
+        client: Any = SimpleNamespace(
+            images=SimpleNamespace(list=lambda filters, made=made: [made]), info=lambda: {"KernelVersion": "6.2"}
+        )
+        assert bool(snapshot.find(client, source, ())) is found
+
+
+def with_snapshot_of(plan: Plan, source: str) -> Plan:
+    assert plan.snapshot
+    return plan.model_copy(update={"snapshot": plan.snapshot.model_copy(update={"source": source})})
 
 
 def test_an_engine_that_takes_new_privileges_from_all_containers_is_named() -> None:
