@@ -199,7 +199,7 @@ def _copy(source: str, path: str) -> None:
         shutil.copymode(source, temporary)
         os.rename(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
 

@@ -127,8 +127,10 @@ def decline(reason: str, timeline: Timeline, tier: str = "zygote") -> NoReturn:
     timeline.event("tier.declined", tier=tier, reason=reason)
     say(f"{tier} skipped: {reason}")
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
+        try:
             stream.flush()
+        except Exception as error:  # an import may have put anything in its place
+            timeline.event("output.lost", reason=repr(error))
     os._exit(EXIT_DECLINED)  # not by the interpreter's end, which would wait for a thread that an import has started
 
 

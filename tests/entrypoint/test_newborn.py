@@ -34,7 +34,7 @@ def test_the_hosts_name_and_its_time_zone_are_those_of_now(monkeypatch: pytest.M
     stale: Any = platform.uname()._replace(node="the-build-container")
     monkeypatch.setattr(platform, "_uname_cache", stale)
     vars(platform)["_platform_cache"][("terse", "aliased")] = "stale"
-    monkeypatch.setenv("TZ", "XXX-7")
+    monkeypatch.setenv("TZ", "ABC-7")
     newborn.forget()
     assert platform.node() == os.uname().nodename
     assert vars(platform)["_platform_cache"].get(("terse", "aliased")) != "stale"
