@@ -76,7 +76,7 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress, va
     report = image.inspect(client, config.tags[0] if config.tags else reference)
     wheels.write_lock(inputs.wheelset, lock_file)
     _show_sizes(report)
-    warmer.tell_of_face(client, report.reference, plan)
+    lacking = warmer.tell_of_face(client, report.reference, plan)
     if config.max_size and report.size_bytes > parse_size(config.max_size):
         raise GateMissed(
             "the image is larger than allowed", where="max_size", got=human_bytes(report.size_bytes),
@@ -86,7 +86,7 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress, va
         with phase(f"pushed {', '.join(config.tags)}"):
             reference = next(iter([docker_engine.push(client, tag) for tag in config.tags]))
     if values_file and config.tags:
-        built = values.inspect(client, report, reference if push else "", inputs.model.weight_bytes)
+        built = values.inspect(client, report, reference if push else "", inputs.model.weight_bytes, lacking)
         values.write(values_file, built)
         note(f"values for the Helm chart: {values_file}")
     _show_next(client, config, plan, config.tags[0] if config.tags else reference)

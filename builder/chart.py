@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from .errors import ConfigError, WarmimageError
+from .replacing import replaced
 
 #: The chart's name, and of its folder.
 NAME = "warmimage"
@@ -36,19 +36,8 @@ def write(directory: Path) -> Path:
             expected=f"nothing, or the chart {NAME}", fix="name another --output-dir, or remove it",
         )  # fmt: skip
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        source = as_file(files("warmimage.templates") / "chart")
-        with tempfile.TemporaryDirectory(dir=directory, prefix=".warmimage-") as name, source as folder:
-            made, before = Path(name) / "made", Path(name) / "before"
+        with as_file(files("warmimage.templates") / "chart") as folder, replaced(target) as made:
             shutil.copytree(folder, made, ignore=shutil.ignore_patterns(*_TESTS))
-            if target.exists():
-                target.rename(before)
-            try:
-                made.rename(target)
-            except BaseException:
-                if before.exists():
-                    before.rename(target)
-                raise
     except OSError as error:
         raise WarmimageError(
             f"the chart cannot be written: {error.strerror or error}", where=str(error.filename or directory)

@@ -7,19 +7,17 @@ import json
 import shutil
 import tarfile
 import uuid
-from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from pathlib import Path
+from typing import cast
 
 import docker
-from docker.models.containers import Container
 
-from . import containers, docker_engine, recording, temporary
+from . import containers, docker_engine, recording, streams, temporary
 from .containers import Options
 from .entrypoint.caches import FOLDER_NAME
 from .entrypoint.caches import NAME as MANIFEST
 from .errors import WarmimageError
 from .plan import CachesPlan, Plan
-from .streams import Stream
 
 #: Where the image's ``collect`` command writes to in its container: a folder that every user may write.
 DIRECTORY = "/run/warmimage/caches"
@@ -72,7 +70,7 @@ def collect(
                 said = cast(bytes, done.output).decode(errors="replace")
                 raise WarmimageError("no compile cache was collected", got=said[-300:])
             shutil.rmtree(folder, ignore_errors=True)
-            _fetch(container, folder)
+            streams.fetch(container, DIRECTORY, folder, "the compile caches")
     return _read_manifest(folder)
 
 
@@ -82,28 +80,6 @@ def _packed(folder: Path) -> bytes:
     with tarfile.open(fileobj=data, mode="w") as archive:
         archive.add(folder, FOLDER_NAME)
     return data.getvalue()
-
-
-def _fetch(container: Container, folder: Path) -> None:
-    """Bring the files of the container's directory into a folder, with their modes."""
-    folder.mkdir()
-    folder.chmod(0o755)
-    with docker_engine.api_errors("the compile caches cannot be fetched"):
-        chunks, _ = container.get_archive(DIRECTORY)
-        try:
-            with tarfile.open(fileobj=cast(IO[bytes], Stream(chunks)), mode="r|") as archive:
-                for member in archive:
-                    source = archive.extractfile(member) if member.isreg() else None
-                    relative = PurePosixPath(*PurePosixPath(member.name).parts[1:])
-                    if not source or ".." in relative.parts:
-                        continue
-                    file = folder / relative
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    with open(file, "wb") as target:
-                        shutil.copyfileobj(source, target)
-                    file.chmod(0o755 if member.mode & 0o100 else 0o644)
-        except tarfile.TarError as error:
-            raise WarmimageError("the compile caches cannot be fetched", got=str(error)) from None
 
 
 def _read_manifest(folder: Path) -> CachesPlan:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -15,6 +14,7 @@ from .errors import ConfigError, WarmimageError
 from .plan import Plan
 from .planner import Inputs
 from .render import dockerfile
+from .replacing import replaced
 
 #: Everything at the top of a context: a folder that holds more is not ours to replace.
 _NAMES = frozenset(
@@ -41,18 +41,8 @@ def write(plan: Plan, inputs: Inputs, directory: Path, *, link: bool = False) ->
     if plan.weights == "bake":
         inputs = replace(inputs, model=model.fetch(inputs.model))
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".warmimage-") as name:
-            made, before = Path(name) / "context", Path(name) / "before"
+        with replaced(directory) as made:
             _fill(made, plan, inputs, link)
-            if directory.exists():
-                directory.rename(before)
-            try:
-                made.rename(directory)
-            except BaseException:
-                if before.exists():
-                    before.rename(directory)
-                raise
     except OSError as error:
         raise WarmimageError(
             f"the build context cannot be written: {error.strerror or error}", where=str(error.filename or given)

@@ -6,13 +6,11 @@ import contextlib
 import hashlib
 import json
 import shutil
-import tarfile
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from pathlib import Path
 
 import docker
 from docker.errors import APIError, ImageNotFound
@@ -21,7 +19,7 @@ from docker.models.images import Image
 from platformdirs import user_cache_path
 from requests.exceptions import RequestException
 
-from . import buildkit, compiled, containers, docker_engine, host, temporary
+from . import buildkit, compiled, containers, docker_engine, host, streams, temporary
 from .buildkit import Progress
 from .console import human_bytes, note, phase
 from .entrypoint.snapshot.capture import EXIT_NOT_PERMITTED
@@ -30,7 +28,6 @@ from .errors import ConfigError, EnvironmentLacks, WarmimageError
 from .image import plan_of
 from .plan import CachesPlan, Plan, SnapshotPlan
 from .render import snapshot_dockerfile
-from .streams import Stream
 
 #: Where the image's ``capture`` command writes to, in its container.
 DIRECTORY = "/snapshot"
@@ -190,8 +187,8 @@ def find(
             plan = plan_of(image, str(image.id))
         except ConfigError:
             continue  # of another version
-        if not plan.snapshot or plan.snapshot.source != source.id:
-            continue  # derived from the one that is looked for, whose labels it has inherited
+        if SOURCE not in image.history()[0]["CreatedBy"]:
+            continue  # derived from the one that is looked for: labels are inherited, the last step is not
         lacking = compiled.wanted(plan, model_dir) and not plan.caches
         if not lacking and not host.snapshot_mismatch(client.info(), plan):
             for tag in tags:
@@ -222,7 +219,7 @@ def _run(client: docker.DockerClient, image: str, plan: Plan, gpus: str, folder:
             raise WarmimageError(f"the engine was not captured within {_PATIENCE:.0f} s") from None
         if code:
             raise _refusal(container, code)
-        _fetch(container, folder)
+        streams.fetch(container, DIRECTORY, folder, "the snapshot")
 
 
 def _refusal(container: Container, code: int) -> WarmimageError:
@@ -232,27 +229,6 @@ def _refusal(container: Container, code: int) -> WarmimageError:
     reason = (own or said or [f"exit code {code}"])[-1].removeprefix("error: ").removeprefix("not captured: ")[:400]
     kind = EnvironmentLacks if code == EXIT_NOT_PERMITTED else WarmimageError
     return kind("the engine cannot be captured here", got=reason)
-
-
-def _fetch(container: Container, folder: Path) -> None:
-    """Bring the files of the container's directory into a folder: through the engine, which may be another machine."""
-    folder.mkdir()
-    folder.chmod(0o755)
-    with docker_engine.api_errors("the snapshot cannot be fetched"):
-        chunks, _ = container.get_archive(DIRECTORY)
-        try:
-            with tarfile.open(fileobj=cast(IO[bytes], Stream(chunks)), mode="r|") as archive:
-                for member in archive:
-                    source = archive.extractfile(member) if member.isreg() else None
-                    if not source:
-                        continue
-                    file = folder / PurePosixPath(member.name).name
-                    with open(file, "wb") as target:
-                        while block := source.read(1 << 20):
-                            target.write(block)
-                    file.chmod(0o644)
-        except tarfile.TarError as error:
-            raise WarmimageError("the snapshot cannot be fetched", got=str(error)) from None
 
 
 def _read_manifest(folder: Path, source: str) -> SnapshotPlan:

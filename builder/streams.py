@@ -1,8 +1,17 @@
-"""A stream of chunks, as the engine's API gives them, read as a file."""
+"""What the engine's API streams: chunks of an archive, read as a file and brought into a folder."""
 
 from __future__ import annotations
 
+import shutil
+import tarfile
 from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from docker.models.containers import Container
+
+from . import docker_engine
+from .errors import WarmimageError
 
 
 class Stream:
@@ -21,3 +30,37 @@ class Stream:
             self._rest = chunk
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
+
+
+def fetch(container: Container, directory: str, folder: Path, what: str) -> None:
+    """Bring the regular files of a container's directory into a folder, through the engine: it may be another machine.
+
+    Files are readable by everybody, and executable where they were.
+
+    Args:
+        container: the container.
+        directory: in it.
+        folder: is made.
+        what: what they are, for an error: ``the snapshot``.
+
+    Raises:
+        WarmimageError: they cannot be fetched.
+    """
+    folder.mkdir()
+    folder.chmod(0o755)
+    with docker_engine.api_errors(f"{what} cannot be fetched"):
+        chunks, _ = container.get_archive(directory)
+        try:
+            with tarfile.open(fileobj=cast(IO[bytes], Stream(chunks)), mode="r|") as archive:
+                for member in archive:
+                    source = archive.extractfile(member) if member.isreg() else None
+                    relative = PurePosixPath(*PurePosixPath(member.name).parts[1:])
+                    if not source or ".." in relative.parts:
+                        continue
+                    file = folder / relative
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    with open(file, "wb") as target:
+                        shutil.copyfileobj(source, target, 1 << 20)
+                    file.chmod(0o755 if member.mode & 0o100 else 0o644)
+        except tarfile.TarError as error:
+            raise WarmimageError(f"{what} cannot be fetched", got=str(error)) from None

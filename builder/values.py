@@ -15,7 +15,7 @@ from docker.errors import NotFound
 from docker.models.containers import Container
 from ruamel.yaml import YAML
 
-from . import __version__, docker_engine, temporary, warmer
+from . import __version__, docker_engine, temporary
 from .bench.result import write_whole
 from .engines import adapters
 from .entrypoint.settings import last_value
@@ -254,7 +254,9 @@ def _writable(built: Built) -> dict[str, dict[str, Any]]:
     return {name: {"path": path, "seed": path in built.filled} for name, path in folders.items()}
 
 
-def inspect(client: docker.DockerClient, report: ImageReport, digest: str, weight_bytes: int) -> Built:
+def inspect(
+    client: docker.DockerClient, report: ImageReport, digest: str, weight_bytes: int, lacking: Sequence[str] = ()
+) -> Built:
     """Look into an image for what its plan does not say.
 
     Args:
@@ -262,6 +264,7 @@ def inspect(client: docker.DockerClient, report: ImageReport, digest: str, weigh
         report: the image, by its first tag.
         digest: digest reference by which a registry holds it, or an empty string.
         weight_bytes: size of the weights; 0 where it is not known.
+        lacking: packages without which its command ``warm`` cannot be asked over HTTP.
     """
     tag = report.reference
     with docker_engine.api_errors(f"cannot look into {tag}"):
@@ -270,8 +273,7 @@ def inspect(client: docker.DockerClient, report: ImageReport, digest: str, weigh
         folders = writable_folders(report.plan, environment).values()
         with temporary.created(client, tag, {"command": ["true"]}, "a container to look into") as made:
             filled = frozenset(path for path in folders if _holds_something(made, path))
-    lacking = tuple(warmer.lacking(client, tag, report.plan))
-    return Built(report.plan, tag, digest, report.size_bytes, weight_bytes, environment, filled, lacking)
+    return Built(report.plan, tag, digest, report.size_bytes, weight_bytes, environment, filled, tuple(lacking))
 
 
 def _holds_something(container: Container, path: str) -> bool:

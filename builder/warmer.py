@@ -9,7 +9,6 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import docker
-from docker.errors import APIError
 from platformdirs import user_cache_path
 
 from . import __version__, base, buildkit, docker_engine, temporary, wheels
@@ -19,7 +18,7 @@ from .console import human_bytes, note, phase
 from .engines import EngineAdapter
 from .entrypoint.warm.face import PACKAGES
 from .entrypoint.warm.options import PORT
-from .errors import UsageError
+from .errors import UsageError, WarmimageError
 from .lock import Lock
 from .plan import MODEL_PATH, Plan
 from .planner import FOLDERS
@@ -99,26 +98,34 @@ def _fill(folder: Path, found: base.Base, wheelset: wheels.Wheelset) -> None:
     (folder / "wheels" / "requirements.txt").write_text(lock.as_requirements(), encoding="utf-8")
 
 
-def tell_of_face(client: docker.DockerClient, image: str, plan: Plan) -> None:
-    """Say in one line when the command ``warm`` of an image could not be asked over HTTP."""
+def tell_of_face(client: docker.DockerClient, image: str, plan: Plan) -> list[str]:
+    """Say in one line when the command ``warm`` of an image could not be asked over HTTP; return what it lacks."""
     absent = lacking(client, image, plan)
     if absent:
         note(
             f"the image lacks {', '.join(absent)}: its command warm works with --once alone "
             f"(run: {plan.python} -m pip install {' '.join(absent)})"
         )
+    return absent
 
 
 def lacking(client: docker.DockerClient, image: str, plan: Plan) -> list[str]:
     """Return the packages of the HTTP face of ``warm`` that an image does not have; none where that is not known."""
-    code = f"import importlib.util as u; print(*[n for n in {PACKAGES!r} if u.find_spec(n) is None])"
-    words = {"command": ["-c", code], "entrypoint": [plan.python], "network_mode": "none"}
+    script = f"import importlib.util as u; print(*[n for n in {PACKAGES!r} if u.find_spec(n) is None])"
+    words = {"command": ["-c", script], "entrypoint": [plan.python], "network_mode": "none"}
     try:
-        with temporary.created(client, image, words, "a container of the image") as container:
+        with (
+            docker_engine.api_errors("it cannot be run"),
+            temporary.created(client, image, words, "a container of the image") as container,
+        ):
             container.start()
-            if container.wait()["StatusCode"]:
-                return []
+            code = int(container.wait()["StatusCode"])
             said: bytes = container.logs(stderr=False)
-    except APIError:
-        return []  # it will say so itself
-    return str(said.decode()).split()
+    except WarmimageError as error:
+        reason = error.problems[0].what
+    else:
+        if not code:
+            return str(said.decode()).split()
+        reason = f"its Python ended with {code}"
+    note(f"not known whether the image's command warm can be asked over HTTP: {reason}")
+    return []

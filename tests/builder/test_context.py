@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_replaced_keeps_its_context(
     rename = Path.rename
 
     def fail(path: Path, target: Path) -> Path:
-        if path.name == "context":
+        if path.name == "made":
             raise OSError(16, "Device or resource busy", str(path))
         return rename(path, target)
 

@@ -149,30 +149,35 @@ def test_a_snapshot_without_caches_is_kept_only_where_none_can_be_had(caches: Ca
     own = with_facts(cpu_features=(), kernel="5.9")
     engine = own.engine.model_copy(update={"caches": {"triton": ("TRITON_CACHE_DIR", "<home>/.triton", "")}})
     plan = own.model_copy(update={"engine": engine, "caches": caches})
-    made = SimpleNamespace(id="sha256:1", labels={"dev.warmimage.plan": plan.model_dump_json()})
+    made = SimpleNamespace(
+        id="sha256:1", labels={"dev.warmimage.plan": plan.model_dump_json()},
+        history=lambda: [{"CreatedBy": f"LABEL {snapshot.SOURCE}=sha256:0"}],
+    )  # fmt: skip
     client: Any = SimpleNamespace(
         images=SimpleNamespace(list=lambda filters: [made]), info=lambda: {"KernelVersion": "6.2"}
     )
-    source: Any = SimpleNamespace(id=own.snapshot.source if own.snapshot else "")
+    source: Any = SimpleNamespace(id="sha256:0")
     assert snapshot.find(client, source, (), None), "the model is not here"
     assert bool(snapshot.find(client, source, (), Path("model"))) == bool(caches)
 
 
-def test_an_image_derived_from_one_with_a_snapshot_is_not_taken_for_it() -> None:
-    """It inherits the labels, and has a plan of its own."""
-    own = with_facts(cpu_features=(), kernel="5.9")
-    source: Any = SimpleNamespace(id=own.snapshot.source if own.snapshot else "")
-    for plan, found in ((own, True), (plan_of(), False), (with_snapshot_of(own, "sha256:other"), False)):
-        made = SimpleNamespace(id="sha256:1", labels={"dev.warmimage.plan": plan.model_dump_json()})
-        client: Any = SimpleNamespace(
-            images=SimpleNamespace(list=lambda filters, made=made: [made]), info=lambda: {"KernelVersion": "6.2"}
-        )
-        assert bool(snapshot.find(client, source, ())) is found
-
-
-def with_snapshot_of(plan: Plan, source: str) -> Plan:
-    assert plan.snapshot
-    return plan.model_copy(update={"snapshot": plan.snapshot.model_copy(update={"source": source})})
+@pytest.mark.parametrize(
+    ("last", "found"),
+    [
+        (f"LABEL {snapshot.SOURCE}=sha256:0 dev.warmimage.plan={{}}", True),
+        ("RUN pip install x", False),
+        ("ENV A=1", False),
+    ],
+)
+def test_an_image_derived_from_one_with_a_snapshot_is_not_taken_for_it(last: str, found: bool) -> None:
+    """It inherits the labels, the plan's too."""
+    labels = {"dev.warmimage.plan": with_facts(cpu_features=(), kernel="5.9").model_dump_json()}
+    made = SimpleNamespace(id="sha256:1", labels=labels, history=lambda: [{"CreatedBy": last}, {"CreatedBy": "FROM"}])
+    client: Any = SimpleNamespace(
+        images=SimpleNamespace(list=lambda filters: [made]), info=lambda: {"KernelVersion": "6.2"}
+    )
+    source: Any = SimpleNamespace(id="sha256:0")
+    assert bool(snapshot.find(client, source, ())) is found
 
 
 def test_an_engine_that_takes_new_privileges_from_all_containers_is_named() -> None:
