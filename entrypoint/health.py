@@ -13,10 +13,7 @@ if not __package__:
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     __package__ = "entrypoint"
 
-from .settings import PLAN, last_port, load
-
-#: Port of the command ``warm`` (``warm.options.PORT``, which would bring more than is needed here).
-WARM_PORT = 9464
+from .settings import PLAN, WARM_PORT, last_port, load
 
 
 def pid1_arguments() -> list[str]:

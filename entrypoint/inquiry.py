@@ -54,6 +54,8 @@ def ask(supervisor: Supervisor, name: str, work: Callable[[], Any], seconds: flo
                 if not chunk:
                     break
                 text += chunk
+        else:
+            return None  # too late, or told to stop: what has come may be half an answer
     finally:
         os.close(read_end)
     if not text:

@@ -76,9 +76,9 @@ def _serve(settings: Settings, timeline: Timeline, supervisor: Supervisor, began
         if code:
             return code
         _check_shared_memory(settings, timeline)
-    caches.place(settings, timeline)
     ladder = Ladder(applied(settings, timeline), timeline, supervisor)
     _start_prefetch(settings, timeline, supervisor, CLOSURE if ladder.first.imports else settings.snapshot)
+    caches.place(settings, timeline)  # prefetch reads meanwhile
     if supervisor.stop_requested:
         return 128 + supervisor.stop_requested
     return ladder.start(began)

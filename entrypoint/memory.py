@@ -50,7 +50,7 @@ def limits(read: Read | None = None) -> list[Limit]:
     Args:
         read: returns a file's text, ``None`` where it cannot be read.
     """
-    read = read or _read
+    read = read or text_of
     found = [
         Limit("/proc/meminfo", int(row.split()[1]) * 1024, 0)
         for row in (read("/proc/meminfo") or "").splitlines()
@@ -118,7 +118,8 @@ def _own_cgroups(read: Read) -> dict[int, str]:
     return found
 
 
-def _read(path: str) -> str | None:
+def text_of(path: str) -> str | None:
+    """Return the text of one of the kernel's files, ``None`` where there is none: not every kernel has each."""
     try:
         with open(path, encoding="ascii", errors="replace") as file:
             return file.read()

@@ -115,12 +115,12 @@ def fetched_bytes() -> int:
 def mincore(descriptor: int, size: int, offset: int = 0) -> int:
     """Return the number of resident pages in ``size`` bytes of an open file from ``offset``."""
     vector = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
-    address = _mapped(descriptor, offset, size)
+    address = mapped(descriptor, offset, size)
     try:
         if _LIBC.mincore(address, size, vector):
             raise _failed()
     finally:
-        _LIBC.munmap(address, size)
+        unmap(address, size)
     return sum(entry & 1 for entry in vector)
 
 
@@ -130,14 +130,14 @@ def populate(descriptor: int, offset: int, length: int, *advice: int) -> None:
     Raises:
         OSError: the kernel is older than Linux 5.14, or the part cannot be read, such as behind the file's end.
     """
-    address = _mapped(descriptor, offset, length)
+    address = mapped(descriptor, offset, length)
     try:
         for hint in advice:
             _LIBC.madvise(address, length, hint)  # a kernel that does not know it reads all the same
         if _LIBC.madvise(address, length, _MADV_POPULATE_READ):
             raise _failed()
     finally:
-        _LIBC.munmap(address, length)
+        unmap(address, length)
 
 
 def readahead(descriptor: int, offset: int, length: int) -> None:
@@ -180,12 +180,17 @@ def fetch_range(descriptor: int, offset: int, length: int) -> int:
     return done
 
 
-def _mapped(descriptor: int, offset: int, length: int) -> int:
+def mapped(descriptor: int, offset: int, length: int) -> int:
     """Map a part of an open file for reading, and return the address; no page is touched."""
     address = _LIBC.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset)
     if address in (None, ctypes.c_void_p(-1).value):
         raise _failed()
     return int(address)
+
+
+def unmap(address: int, length: int) -> None:
+    """Undo ``mapped``."""
+    _LIBC.munmap(address, length)
 
 
 def _failed() -> OSError:

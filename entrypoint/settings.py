@@ -15,6 +15,9 @@ PLAN = os.path.join(ROOT, "plan.json")
 CLOSURE = os.path.join(ROOT, "closure.json")
 SNAPSHOT = os.path.join(ROOT, "snapshot")
 
+#: Port of the command ``warm``; here, for the health check asks it and wants no more than this module.
+WARM_PORT = 9464
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -106,7 +106,7 @@ class Manifest:
             return differs
         if self.uid != os.getuid():
             return f"it was captured as user {self.uid}, and this is {os.getuid()}"
-        changed = next((path for path, size, moment in self.files if _identity(path) != (size, moment)), "")
+        changed = next((path for path, size, moment in self.files if not unchanged(path, size, moment)), "")
         if changed:
             return f"{changed} is not the file that it was captured with"
         return self.contract.broken(self.environment(variables), restored=True)
@@ -155,11 +155,12 @@ def identity(path: str) -> tuple[str, int, int]:
     return path, found.st_size, int(found.st_mtime)
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def unchanged(path: str, size: int, moment: int) -> bool:
+    """Return whether a file is still the one that ``identity`` told of."""
     try:
-        return identity(path)[1:]
+        return identity(path) == (path, size, moment)
     except OSError:
-        return None
+        return False
 
 
 def _version(release: str) -> tuple[int, ...]:

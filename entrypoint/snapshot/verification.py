@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 
 from . import criu
-from .manifest import identity
+from .manifest import identity, unchanged
 
 NAME = "checks.json"
 
@@ -64,7 +64,7 @@ def problem(directory: str) -> str:
         if damaged:
             return f"{damaged} in {directory} is damaged"
         for path, size, moment in checks["sources"]:
-            if not _is(path, size, moment):
+            if not unchanged(path, size, moment):
                 return f"{path} is not the file that was imported at the capture"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"it cannot be verified: {error!r}"
@@ -177,10 +177,3 @@ def _checksum(path: str, start: int) -> int:
         return checksum
     finally:
         os.close(descriptor)
-
-
-def _is(path: str, size: int, moment: int) -> bool:
-    try:
-        return identity(path) == (path, size, moment)
-    except OSError:
-        return False

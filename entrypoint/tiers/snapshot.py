@@ -61,7 +61,9 @@ class Snapshot(Zygote):
         """
         found = program.find(settings)
         binary, reason = criu.program()
-        if not found or not binary or not self._manifest:
+        if not self._manifest:
+            raise Declined("its manifest was not read")
+        if not found or not binary:
             raise Declined(reason or program.absent(settings))
         supervisor.adopt_orphans()
         try:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from ..settings import WARM_PORT
 from . import quantity
 
 #: Exit code when the command line is wrong (EX_USAGE of sysexits.h).
@@ -17,7 +18,7 @@ EXIT_USAGE = 64
 #: What can be warmed, in the order in which it is.
 TARGETS = ("snapshot", "image", "weights")
 
-PORT = 9464
+PORT = WARM_PORT
 
 #: Seconds after which the server is let start all the same.
 DEADLINE = 600.0
@@ -142,7 +143,7 @@ def _parser() -> _Parser:
         help="label that the Kubernetes node named by NODE_NAME has while it is warm (default: none)",
     )
     add("--once", action="store_true", help="end when everything is resident, without HTTP")
-    return parser  # fmt: skip
+    return parser
 
 
 def _directory(text: str) -> str:

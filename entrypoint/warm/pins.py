@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
 import os
 from collections.abc import Callable, Iterable
 
+from ..pagecache import mapped, unmap
 from .ledger import File
 
 #: Bytes that one call locks: it reads what is not there, and cannot be stopped.
 STEP = 64 << 20
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_LIBC.mmap.restype = ctypes.c_void_p
-_LIBC.mmap.argtypes = (
-    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
-)  # fmt: skip
-_LIBC.munmap.argtypes = _LIBC.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-
-_FAILED = ctypes.c_void_p(-1).value
+_LIBC.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 
 class Pins:
@@ -67,20 +61,17 @@ class Pins:
                 self._let_go(path)
             if not length:
                 return True
-            # Shared and for reading: a private mapping for writing would get copies of the pages.
-            address = _LIBC.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
-            if address == _FAILED:
-                raise _error()
+            address = mapped(descriptor, 0, length)
         finally:
             os.close(descriptor)
         try:
             for self._begun in range(0, length, STEP):
                 if not go():
-                    _LIBC.munmap(address, length)
+                    unmap(address, length)
                     return False
                 if _LIBC.mlock(address + self._begun, min(STEP, length - self._begun)):
                     failure = _error()
-                    _LIBC.munmap(address, length)
+                    unmap(address, length)
                     raise failure
             self._locked[path] = (address, length, identity)
         finally:
@@ -89,7 +80,7 @@ class Pins:
 
     def _let_go(self, path: str) -> None:
         address, length, _ = self._locked.pop(path)
-        _LIBC.munmap(address, length)
+        unmap(address, length)
 
 
 def drop(files: Iterable[File]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from ..memory import text_of
+
 #: Where it is told: for the whole host, and for this container where cgroups are of version 2.
 SCOPES = {
     "host": "/proc/pressure/{resource}",
@@ -25,7 +27,7 @@ class Pressure:
     """
 
     def __init__(self, resource: str, read: Callable[[str], str | None] | None = None) -> None:
-        self._read = read or _read
+        self._read = read or text_of
         self._paths = [path.format(resource=resource) for path in SCOPES.values()]
         self._before = [stalled(self._read(path)) for path in self._paths]
         self._moment = time.monotonic()
@@ -59,11 +61,3 @@ def stalled(text: str | None) -> float | None:
         if words[:1] == ["some"] and words[-1].startswith("total="):
             return int(words[-1][len("total=") :]) / 1e6
     return None
-
-
-def _read(path: str) -> str | None:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read()
-    except OSError:  # a kernel without PSI, or a cgroup of version 1
-        return None

@@ -66,7 +66,8 @@ class Warmer:
         self._cut = ""
         self._arrived: set[str] = set()
         self._looked = self._was_ready = False
-        self._said: dict[str, str] = {}
+        self._declined: dict[str, str] = {}  # by target, what was said last
+        self._cause, self._was_complete = "", False
         self.phase = "starting"
 
     def run(self) -> None:
@@ -167,8 +168,8 @@ class Warmer:
                 self._ledger.settle(name, files, found.problems, found.declined)
             self._budget, self._allotted = room, self._ledger.allot(room.size)
         for name, (_, found) in settled.items():
-            if found.declined and self._said.get(name) != found.declined:
-                self._said[name] = found.declined
+            if found.declined and self._declined.get(name) != found.declined:
+                self._declined[name] = found.declined
                 self._timeline.event("warm.declined", target=name, reason=found.declined)
 
     def _find(self, name: str, seen: set[tuple[int, int]]) -> tuple[list[tuple[str, int]], Found]:
@@ -286,18 +287,18 @@ class Warmer:
             if each.warm_after is not None and name not in self._arrived:
                 self._arrived.add(name)
                 self._timeline.event("warm.arrived", target=name, seconds=round(each.warm_after, 3))
-        before = self._said.get("complete") == "yes"
+        before = self._was_complete
         if state.complete and not before:
             self._timeline.event("warm.ready", reason=state.reason)
         elif before and not state.complete:
             self._timeline.event("warm.lost", reason=state.reason)
         cause = "" if state.complete else state.limited or self._kept or self._problem(state)
-        if cause and self._said.get("cause") != cause:
+        if cause and self._cause != cause:
             self._timeline.event("warm.hindered", reason=cause)
-            self._speak(f"{cause}")
+            self._speak(cause)
         elif state.complete and not before:
             self._speak(f"{state.reason}, after {state.seconds:.1f} s")
-        self._said.update(complete="yes" if state.complete else "no", cause=cause)
+        self._was_complete, self._cause = state.complete, cause
         self._tell(state.complete)
 
     @staticmethod

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import docker
 import pytest
 from docker.models.images import Image
-from warmimage import containers, snapshot, timeline
+from warmimage import buildkit, containers, timeline
 from warmimage.image import plan_of
 
 from tests.docker.test_snapshot_build import IMAGE, captured
@@ -126,13 +127,28 @@ def read_sectors() -> int:
     return sum(int(row[5]) for row in rows if row[2] in whole and not row[2].startswith(("loop", "dm-", "ram")))
 
 
+@pytest.fixture(scope="module")
+def without(
+    client: docker.DockerClient, transformers_image: str, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """An image with CRIU and no snapshot: from a rendered context, which can hold none."""
+    folder, tag = tmp_path_factory.mktemp("without"), "warmimage-test/without:1"
+    (folder / "warmimage.yaml").write_text(f"model: {tiny_model}\naccelerator: cpu\n", encoding="utf-8")
+    warmimage("render", "--file", str(folder / "warmimage.yaml"), "--output-dir", str(folder / "context"))
+    builder = buildkit.find_builder()
+    command = [*builder.command, "--network", "none", "--tag", tag, str(folder / "context")]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **dict(builder.environment)})
+    yield tag
+    client.images.remove(tag, force=True)
+
+
 def test_a_snapshot_captured_on_the_node_is_restored_from_its_folder(
-    client: docker.DockerClient, captured: Image, tiny_model: Path, tmp_path: Path, restores: dict[str, Any]
+    client: docker.DockerClient, without: str, tiny_model: Path, tmp_path: Path, restores: dict[str, Any]
 ) -> None:
     """The image has none of its own; a folder of the host holds one, read-only."""
-    source = captured.labels[snapshot.SOURCE]
+    source = without
     tmp_path.chmod(0o777)
-    capture = containers.capture_arguments(plan_of(captured, IMAGE), "", "/node")
+    capture = containers.capture_arguments(plan_of(client.images.get(source), source), "", "/node")
     capture["volumes"] = {str(tmp_path): {"bind": "/node", "mode": "rw"}}
     made = client.containers.create(source, **capture)
     try:
@@ -156,10 +172,8 @@ def test_a_snapshot_captured_on_the_node_is_restored_from_its_folder(
     assert ready["tier"] == "zygote"
 
 
-def test_run_grants_the_capability_for_a_folder_of_the_node(
-    client: docker.DockerClient, captured: Image, tiny_model: Path
-) -> None:
-    source = plan_of(client.images.get(captured.labels[snapshot.SOURCE]), IMAGE)
+def test_run_grants_the_capability_for_a_folder_of_the_node(client: docker.DockerClient, without: str) -> None:
+    source = plan_of(client.images.get(without), without)
     options = containers.Options(environment={"WARMIMAGE_SNAPSHOT_DIR": "/node"})
     words = containers.create_arguments(client, containers.needs_of(source, ()), options, {})
     assert words["cap_add"] == [containers.restore_capability(client)]
