@@ -52,6 +52,9 @@ _DUMP_CAPABILITIES = 1 << 19 | 1 << 21 | 1 << 40
 
 _MS_REMOUNT, _MS_BIND, _PR_SET_NO_NEW_PRIVS = 32, 4096, 38
 
+#: Version of the structures that ``capset`` takes (``_LINUX_CAPABILITY_VERSION_3``).
+_CAPABILITIES_3 = 0x20080522
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -167,6 +170,10 @@ def _become(user: int) -> None:
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(user, user, user)
+    # Root would keep what this container has.  With no_new_privs it gets none of it again by an exec.
+    header, none = (ctypes.c_uint32 * 2)(_CAPABILITIES_3, 0), (ctypes.c_uint32 * 6)()
+    if _libc.capset(header, none):
+        raise OSError(ctypes.get_errno(), "capabilities cannot be given up")
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "no_new_privs cannot be set")
 

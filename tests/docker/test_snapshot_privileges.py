@@ -118,7 +118,7 @@ CELLS = [
     ("podman", 1000, (), "zygote"),
     ("podman", 1000, SYS_ADMIN, "snapshot"),
     ("podman", 1000, CHECKPOINT_RESTORE, "snapshot"),
-    ("podman", 1000, (*CHECKPOINT_RESTORE, *NO_NEW_PRIVILEGES), "zygote"),
+    ("podman", 1000, (*CHECKPOINT_RESTORE, *NO_NEW_PRIVILEGES), "snapshot"),  # it makes the capability an ambient one
     ("podman", 1000, (*CHECKPOINT_RESTORE, "--read-only"), "snapshot"),
     ("podman", 0, (), "zygote"),
     ("podman", 0, CHECKPOINT_RESTORE, "snapshot"),
@@ -180,7 +180,7 @@ spec:
   hostNetwork: true
   containers:
     - name: server
-      image: docker.io/{image}
+      image: {image}
       args: ["--port", "18765"]
       securityContext:
         runAsUser: 1000
@@ -188,17 +188,19 @@ spec:
         runAsNonRoot: true
         readOnlyRootFilesystem: true
         capabilities: {{drop: [ALL], add: [{capability}]}}
-      volumeMounts: [{{name: model, mountPath: /model, readOnly: true}}]
-  volumes: [{{name: model, hostPath: {{path: {model}}}}}]
+      volumeMounts: [{{name: model, mountPath: /model, readOnly: true}}, {{name: tmp, mountPath: /tmp}}]
+  volumes: [{{name: model, hostPath: {{path: {model}}}}}, {{name: tmp, emptyDir: {{}}}}]
 """
 
 
 @pytest.mark.parametrize(("capability", "tier"), [("CHECKPOINT_RESTORE", "snapshot"), ("NET_BIND_SERVICE", "zygote")])
 def test_a_pod(podman: Runtime, tiny_model: Path, tmp_path: Path, capability: str, tier: str) -> None:
     file = tmp_path / "pod.yaml"
-    file.write_text(POD.format(image=IMAGE, model=tiny_model, capability=capability), encoding="utf-8")
-    podman("kube", "play", str(file))
+    images = podman("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.splitlines()
+    (image,) = [name for name in images if name.endswith(f"/{IMAGE}")]  # below localhost or docker.io, as it was saved
+    file.write_text(POD.format(image=image, model=tiny_model, capability=capability), encoding="utf-8")
     try:
+        podman("kube", "play", str(file))
         assert podman.tier("restored-server") == tier
     finally:
         podman("kube", "down", str(file))
