@@ -149,9 +149,11 @@ def _restores(needs: Needs, options: Options) -> bool:
 
 
 def restore_capability(client: docker.DockerClient) -> str:
-    """Return the smaller of the two capabilities that restore a snapshot, as far as the engine knows it.
+    """Return the smaller of the two capabilities that restore a snapshot on this engine.
 
-    It is asked, by a container that cannot be made: an engine looks at the capabilities before it looks for the image.
+    Whether it knows ``CHECKPOINT_RESTORE`` is asked by a container that cannot be made: an engine looks at the
+    capabilities before it looks for the image.  Docker's own seccomp profile lets ``clone3`` through, by which CRIU
+    gives a process its id, only to containers with ``SYS_ADMIN`` (profiles/seccomp/default.json); podman's to all.
     """
     try:
         client.containers.create(f"warmimage-no-such-image:{uuid.uuid4().hex}", cap_add=["CHECKPOINT_RESTORE"])
@@ -159,7 +161,16 @@ def restore_capability(client: docker.DockerClient) -> str:
         if "capab" in str(error.explanation or error).lower():
             _say_once("this Docker engine does not know CHECKPOINT_RESTORE: to restore, the container gets SYS_ADMIN")
             return "SYS_ADMIN"
+    options = client.info().get("SecurityOptions") or []
+    if _is_docker(client) and any("seccomp" in option and "unconfined" not in option for option in options):
+        _say_once("Docker's seccomp profile lets only SYS_ADMIN restore: the container gets that")
+        return "SYS_ADMIN"
     return "CHECKPOINT_RESTORE"
+
+
+def _is_docker(client: docker.DockerClient) -> bool:
+    """Return whether an engine is Docker's, not another one that speaks its API."""
+    return not any("podman" in str(part.get("Name", "")).lower() for part in client.version().get("Components") or [])
 
 
 @cache

@@ -7,6 +7,7 @@ user.  It changes nothing but the page cache: the pages that it measures with ar
 from __future__ import annotations
 
 import argparse
+import ctypes
 import errno
 import glob
 import json
@@ -79,7 +80,13 @@ def _reason(error: Exception) -> str:
 
 
 def privileges() -> dict[str, Any]:
-    """Return user, capability sets as bit masks, ``no_new_privs`` and the seccomp mode of this process."""
+    """Return user, capability sets as bit masks, ``no_new_privs``, seccomp mode and whether ``clone3`` is let through.
+
+    The call is one that the kernel itself refuses; a restore gives processes their ids by it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall(435, None, 0)
+    filtered = ctypes.get_errno() in (errno.ENOSYS, errno.EPERM)
     rows = dict(row.split(":", 1) for row in _text("/proc/self/status").splitlines())
     return {
         "uid": os.getuid(),
@@ -87,6 +94,7 @@ def privileges() -> dict[str, Any]:
         "bounding": int(rows["CapBnd"], 16),
         "no_new_privs": int(rows.get("NoNewPrivs", "0")),
         "seccomp": int(rows.get("Seccomp", "0")),
+        "clone3": not filtered,
     }
 
 

@@ -62,6 +62,9 @@ def capability(subject: Subject, facts: Facts) -> Seen:
             except ContainerFails as error:
                 refusals.append(f"{asked or 'a container without any'} does not start ({error})")
                 continue
+            if asked and not found["privileges"]["clone3"]:
+                refusals.append(f"{asked} does not restore (the seccomp profile forbids clone3)")
+                continue
             return _judged(asked, found, refusals, needed=needed)
     return Seen("fails", "; ".join(refusals))
 
