@@ -65,6 +65,7 @@ class Target:
         declined: why there are no files, or an empty string.
         read_bytes: what was read.
         evicted_bytes: what was seen to be gone after it had been resident.
+        owed: whether bytes that were evicted have yet to be read again.
         rewarms: how often evicted bytes were read again.
         warm_after: seconds from the start until all was resident for the first time, ``None`` before.
     """
@@ -74,6 +75,7 @@ class Target:
     declined: str = ""
     read_bytes: int = 0
     evicted_bytes: int = 0
+    owed: bool = False
     rewarms: int = 0
     warm_after: float | None = None
 
@@ -185,14 +187,22 @@ class Ledger:
                 file.warmed = resident >= file.share
             if file.unreadable or file.missing <= file.share // SLACK:  # what could not be read may still be missing
                 file.problem, file.unreadable = "", False
-            self._targets[name].evicted_bytes += gone
+            target = self._targets[name]
+            target.evicted_bytes += gone
+            target.owed = target.owed or gone > 0
             return gone
 
     def has_read(self, name: str, file: File, count: int) -> None:
-        """Note that a part of a file was read: ``count`` bytes."""
+        """Note that a part of a file was read: ``count`` bytes.
+
+        The first after an eviction is one rewarming: who sees the target warm again has to see that counted, too.
+        """
         with self.lock:
             self.moved = time.monotonic()
-            self._targets[name].read_bytes += count
+            target = self._targets[name]
+            target.read_bytes += count
+            target.rewarms += target.owed
+            target.owed = False
             file.read += count
             file.confirmed = file.confirmed or file.read >= file.share
             if file.known == SAMPLED:
@@ -210,11 +220,6 @@ class Ledger:
         """Note that a file cannot be warmed, and why; and whether it could not even be looked at."""
         with self.lock:
             file.problem, file.unreadable = f"{file.path}: {reason}", file.unreadable or unreadable
-
-    def rewarmed(self, name: str) -> None:
-        """Note that evicted bytes of a target were read again."""
-        with self.lock:
-            self._targets[name].rewarms += 1
 
     def sums(self) -> Mapping[str, Sum]:
         """Return all targets as they are at one moment; of those that are warm for the first time, when that was."""

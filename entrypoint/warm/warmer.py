@@ -147,8 +147,6 @@ class Warmer:
         if jobs:
             self._read(jobs)
             self._conclude()
-            for name in evicted:
-                self._ledger.rewarmed(name)
         if self._options.lock and not (self._cut or self._stop.is_set()):
             self._pin()
         self._report()

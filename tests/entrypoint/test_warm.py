@@ -65,6 +65,29 @@ def test_what_is_missing_for_http_is_named(image: Image) -> None:
     assert "prometheus_client, which /readyz and /metrics need: add that to the image, or --once" in line
 
 
+def test_who_sees_a_target_warm_again_sees_that_it_was_rewarmed() -> None:
+    ledger = Ledger(["weights"])
+    ledger.settle("weights", [("/one", MIB), ("/two", MIB)], [], "")
+    ledger.allot(1 << 40)
+    one, two = ledger.files("weights")
+
+    def seen() -> tuple[bool, int]:
+        found = ledger.sums()["weights"]
+        return found.warm, found.rewarms
+
+    for file in (one, two):
+        ledger.looked("weights", file, MIB, SAMPLED)
+        ledger.has_read("weights", file, MIB)
+        ledger.looked("weights", file, MIB, SAMPLED)
+    assert seen() == (True, 0), "that was the first time"
+    for file in (one, two):
+        ledger.looked("weights", file, 0, SAMPLED)
+    assert seen() == (False, 0)
+    for file in (one, two):
+        ledger.has_read("weights", file, MIB)
+    assert seen() == (True, 1), "both were evicted, and read again, in one"
+
+
 @undisturbed
 def test_evicted_bytes_are_noticed_counted_and_read_again(tmp_path: Path) -> None:
     first, second = model(tmp_path / "model", 4 * MIB, 6 * MIB)
@@ -73,9 +96,7 @@ def test_evicted_bytes_are_noticed_counted_and_read_again(tmp_path: Path) -> Non
         evict(second)
         (event,) = wait_for(lambda: events(timeline, "warm.evicted"))
         assert (event["target"], event["bytes"]) == ("weights", 6 * MIB)
-        wait_for(lambda: warmer.state().targets["weights"].rewarms)
-        wait_for(lambda: warmer.state().complete)
-        found = warmer.state().targets["weights"]
+        found = wait_for(lambda: (now := warmer.state()).complete and now).targets["weights"]
     assert (found.evicted, found.rewarms) == (6 * MIB, 1)
     assert [resident_bytes(str(path)) for path in (first, second)] == [4 * MIB, 6 * MIB]
     assert warmer.state().ready, "a server that has started once stays in service"
