@@ -67,7 +67,7 @@ def main() -> int:
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--arms", help="in place of every tier of the image")
     parser.add_argument("--state", default="warm,cold")
-    parser.add_argument("--hidden", type=int, default=256, help="hidden size of the model: 1536 with 28 layers is 2 GB")
+    parser.add_argument("--hidden", type=int, default=256, help="hidden size of the model: 1536 with 40 layers is 2 GB")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--output-dir", type=Path, default=Path("results"))
     parser.add_argument("--commit", action="store_true", help="keep the results in docs/benchmarks")

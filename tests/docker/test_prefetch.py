@@ -7,13 +7,16 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from statistics import median
 
 import docker
 import pytest
 from docker.models.containers import Container
 from warmimage import timeline
 from warmimage.bench.result import Result, load
+from warmimage.containers import restore_capability
 
 from tests.support.images import COMMAND, completion, container, wait_ended, wait_for_event, wait_ready, warmimage
 from tests.support.slow_volume import MB, TAKEN_BACK, Volume, mounted
@@ -28,6 +31,10 @@ RATE = 200 * MB
 DELAY = 0.001
 
 OPTIONS = {"shm_size": "1g"}
+
+#: The model's own type, which is what the engine takes unless it is told another: the image's setting for the tiny
+#: model, float32, has the engine convert while it loads, and that takes longer than the reading.
+OWN_TYPE = ("--dtype", "bfloat16")
 
 
 @pytest.fixture
@@ -166,7 +173,8 @@ def test_a_slow_volume_is_hidden_behind_vllms_imports(
     client: docker.DockerClient, vllm_image: str, slow_volume: Volume, tmp_path: Path
 ) -> None:
     """Nothing but prefetch is on: the first token comes at least 1.25 times as soon."""
-    found = bench(vllm_image, slow_volume.path, tmp_path, "--arms", "plain+WARMIMAGE_PREFETCH=off,plain")
+    arms = "plain+WARMIMAGE_PREFETCH=off,plain"
+    found = bench(vllm_image, slow_volume.path, tmp_path, "--arms", arms, "--", *OWN_TYPE)
     print(json.dumps([comparison.model_dump() for comparison in found.comparisons], indent=1))
     assert found.faults == ()
     (first_token,) = [comparison for comparison in found.comparisons if comparison.figure == "first_token"]
@@ -179,14 +187,48 @@ def test_a_slow_volume_is_hidden_behind_vllms_imports(
         drop(slow_volume.path / path.name)
     slow_volume.forget()
     options = {**OPTIONS, "environment": {"WARMIMAGE_START": "plain"}}
-    with container(client, vllm_image, model=slow_volume.path, **options) as made:
+    with container(client, vllm_image, OWN_TYPE, slow_volume.path, **options) as made:
         wait_ready(made, 600)
         hidden = loading_seconds(made)
         assert slow_volume.again() <= TAKEN_BACK
-    with container(client, vllm_image, model=slow_volume.path, **options) as made:
+    with container(client, vllm_image, OWN_TYPE, slow_volume.path, **options) as made:
         wait_ready(made, 600)
         warm = loading_seconds(made)
     assert hidden < warm + 1, "the engine found the weights in memory"
+
+
+@pytest.mark.slow
+def test_restored_from_a_snapshot_the_start_takes_the_longer_of_reading_and_loading_and_what_follows(
+    client: docker.DockerClient, vllm_image: str, slow_volume: Volume
+) -> None:
+    """What the engine does with the weights once it has them cannot begin before they have been read."""
+    if "snapshot" not in client.images.get(vllm_image).labels["dev.warmimage.tiers"].split(","):
+        pytest.skip("this host captures no snapshot")
+    rounds: dict[str, list[tuple[float, float, float]]] = {"cold": [], "warm": []}
+    for _ in range(3):
+        for path in slow_volume.folder.iterdir():
+            drop(slow_volume.path / path.name)
+        for state in rounds:
+            rounds[state].append(restored(client, vllm_image, slow_volume))
+    print(json.dumps(rounds))
+    reading, _, ready = (median(column) for column in zip(*rounds["cold"], strict=True))
+    _, loaded, warm = (median(column) for column in zip(*rounds["warm"], strict=True))
+    assert ready <= 1.1 * (max(reading, loaded) + warm - loaded)
+
+
+def restored(client: docker.DockerClient, image: str, volume: Volume) -> tuple[float, float, float]:
+    """Start from the snapshot; return how long prefetch read, and after how many seconds all was loaded and ready."""
+    granted = {**OPTIONS, "cap_add": [restore_capability(client)], "environment": {"WARMIMAGE_START": "snapshot"}}
+    with container(client, image, OWN_TYPE, volume.path, **granted) as made:
+        wait_ready(made, 600)
+        (ready,) = timeline.find(events := wait_for_event(made, "ready"), "ready")
+        assert ready["tier"] == "snapshot", made.logs().decode()[-2000:]
+        found = prefetched(events)
+        rows = made.logs(timestamps=True).decode().splitlines()
+        (told,) = [row for row in rows if "Loading weights took" in row]
+    began = events[0]
+    loaded = datetime.fromisoformat(f"{told[:26]}+00:00").timestamp() - began["wall"]
+    return found["seconds"], loaded, ready["t"] - began["t"]
 
 
 @pytest.mark.slow

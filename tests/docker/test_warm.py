@@ -275,17 +275,18 @@ def test_a_server_after_the_sidecar_reads_nothing_from_the_disk(
     places = [*cold.layers(image), str(folder)]
     files = cold.Files.under(places)
 
-    def served(prepare: bool) -> tuple[int, int, int]:
-        """Return the bytes that the server's processes, the disks, and the sidecar before it have read."""
+    def served(prepare: bool) -> tuple[int, int, int, int]:
+        """Return the bytes that the server's processes, the disks, and the sidecar before it have read, and lost."""
         try:
             cold.drop(files)
         except EnvironmentLacks as error:
             pytest.skip(f"other containers use these files: {error.problems[0].got}")
-        read = 0
+        read = lost = 0
         if prepare:
             with warming(client, tag, folder) as sidecar:
                 told = wait_warm(sidecar)
                 read = sum(each["read"] for each in told["targets"].values())
+            lost = taken_back([folder, *(Path(place) / "opt/warmimage/snapshot" for place in places)])
         before = disk_bytes(places)
         with container(client, tag, [], folder, **tier_words) as made:
             port = wait_ready(made)
@@ -294,15 +295,26 @@ def test_a_server_after_the_sidecar_reads_nothing_from_the_disk(
             # Cold and alone, a restore may be given up, and the next tier takes over.
             assert ready["tier"] == start or not prepare, made.logs().decode()[-2000:]
             own = processes_bytes(made)
-        return own, disk_bytes(places) - before, read
+        return own, disk_bytes(places) - before, read, lost
 
     without = served(prepare=False)
     with_it = served(prepare=True)
     print(f"{start}: read by the server's processes and by the disks: {without[:2]}, after the sidecar {with_it[:2]}")
-    print(f"{start}: the sidecar read {with_it[2]}")
+    print(f"{start}: the sidecar read {with_it[2]}, and the kernel had taken {with_it[3]} of it back before the server")
     assert without[0] > 50 * MIB
-    assert with_it[0] < without[0] // 100
+    assert with_it[3] < with_it[2] // 100
+    assert with_it[0] < without[0] // 100 + with_it[3]
     assert with_it[1] < without[0] // 4, "the disks of image and model, which others on this machine read too"
+
+
+def taken_back(folders: Iterable[Path]) -> int:
+    """Return how many bytes of some folders' files are not resident though they were read.
+
+    With memory to spare Linux 6.18 loses single pages of a file that was dropped before, now and then 2 of 311 MB: also
+    after ``cat``, which is how it was told from a fault of ours.
+    """
+    files = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_file()]
+    return sum(path.stat().st_size - resident_bytes(str(path)) for path in files)
 
 
 def disk_bytes(places: Iterable[str]) -> int:
