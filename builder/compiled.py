@@ -1,4 +1,4 @@
-"""Compile caches: what real first starts of an image compile on this host's GPU, brought into the image."""
+"""Compile caches: what real first starts of an image compile on this host, or find out, brought into the image."""
 
 from __future__ import annotations
 
@@ -22,9 +22,6 @@ from .plan import CachesPlan, Plan
 #: Where the image's ``collect`` command writes to in its container: a folder that every user may write.
 DIRECTORY = "/run/warmimage/caches"
 
-#: A start that finds compiled graphs keeps Triton's kernels elsewhere than one that has compiled the graphs itself.
-_STARTS = 2
-
 _ENVIRONMENT = {"WARMIMAGE_START": "zygote"}
 
 
@@ -36,7 +33,10 @@ def wanted(plan: Plan, model_dir: Path | None) -> bool:
 def collect(
     client: docker.DockerClient, image: str, plan: Plan, model_dir: Path | None, gpus: str, folder: Path
 ) -> CachesPlan:
-    """Start an image twice, have it answer, and bring the compile caches that this leaves into a folder.
+    """Start an image, have it answer, and bring the compile caches that this leaves into a folder.
+
+    Once more where Triton compiles: a start that finds compiled graphs keeps Triton's kernels elsewhere than one that
+    has compiled the graphs itself.
 
     Args:
         client: the engine.
@@ -49,7 +49,7 @@ def collect(
     Raises:
         WarmimageError: the server does not come up here, or leaves no cache; the message says why.
     """
-    for _ in range(_STARTS):
+    for _ in range(2 if "triton" in plan.engine.caches else 1):
         options = Options(
             model_dir=model_dir if plan.model.mounted else None, port=0, environment=dict(_ENVIRONMENT), gpus=gpus,
             name=f"warmimage-compile-{uuid.uuid4().hex[:12]}",

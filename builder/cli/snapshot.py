@@ -19,7 +19,7 @@ def snapshot(
     ] = "",
     model_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The model: real starts with it leave compile caches, for an image on CUDA."),
+        typer.Option(metavar="DIR", help="The model: a real start with it leaves the engine's compile caches."),
     ] = None,
     progress: Annotated[
         Literal["auto", "plain", "tty", "quiet"], typer.Option(help="How to show the build's steps.")

@@ -45,8 +45,13 @@ VLLM = EngineAdapter(
     ),
     native_libraries=TORCH_LIBRARIES,
     shared_memory=1 << 30,
-    # torch.compile's, DeepGEMM's, and what it has found out about the model's class lie below its own folder.
-    caches={"cuda": {"vllm": ("VLLM_CACHE_ROOT", "<cache>/vllm", ""), **CUDA_CACHES}},
+    # torch.compile's, DeepGEMM's, and what it has found out about the model's class lie below its own folder.  On CPU
+    # only the last is kept: there it costs a quarter of a restored start, and code compiled for one CPU may not run on
+    # another.
+    caches={
+        "cpu": {"modelinfos": ("VLLM_CACHE_ROOT", "<cache>/vllm", "modelinfos")},
+        "cuda": {"vllm": ("VLLM_CACHE_ROOT", "<cache>/vllm", ""), **CUDA_CACHES},
+    },
     # Of 0.32: its check of the variable refuses any other, and its CPU platform forces spawn.
     start_methods=("fork", "spawn"),
     start_method_variable="VLLM_WORKER_MULTIPROC_METHOD",

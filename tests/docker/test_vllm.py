@@ -44,6 +44,11 @@ def test_completions_are_those_of_the_engine_started_by_hand(
     assert [event["tier"] for event in timeline.find(events, "ready")] == [tier]
     declined = [event["reason"] for event in timeline.find(events, "forkserver.declined")]
     assert declined == (["vllm accepts fork and spawn"] if tier == "preload" else [])
+    (placed,) = timeline.find(events, "caches.placed")
+    assert (placed["files"], placed["present"]) == (1, 0)
+    if tier == "zygote":
+        forked = [event["target"] for event in timeline.find(events, "zygote.forked")]
+        assert forked == ["multiprocessing"] * 2, "no process had to look at the model's class"
 
 
 def start_in_preload(client: docker.DockerClient, image: str, model: Path) -> str:
