@@ -211,18 +211,24 @@ def one(context, number, queue):
     while process.exitcode is None:  # CPython's start() in another thread has waited for it, and has yet to note it
         time.sleep(0.001)
     assert process.exitcode == 0, process.exitcode
-    process.close()
+    ended.append(process)
+def close():  # not beside start() in another thread: Python 3.10 stumbles there over what has been closed
+    while ended:
+        ended.pop().close()
 def count():
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         return [len(os.listdir("/proc/self/fd")), len(file.read().split())]
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
+    ended = []
     one(context, -1, queue)
     queue.get()
+    close()
     before = count()
     for number in range(50):
         one(context, number, queue)
+        close()
     found = [queue.get() for _ in range(50)]
     threads = [threading.Thread(target=one, args=(context, number, queue)) for number in range(50, 100)]
     for thread in threads:
@@ -230,6 +236,7 @@ if __name__ == "__main__":
     found += [queue.get() for _ in threads]
     for thread in threads:
         thread.join()
+    close()
     print(json.dumps([sorted(found) == [[number, True] for number in range(100)], before, count()]))
 """
 
