@@ -6,7 +6,6 @@ that they were made for this engine, this GPU and this driver.  Files are copied
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import json
 import os
@@ -193,14 +192,14 @@ def _copy(source: str, path: str) -> None:
     The folder may be a volume that other replicas fill at the same time, each of them as PID 1.
     """
     temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}{_PASSING[1]}")
+    target = open(temporary, "xb")  # noqa: SIM115 - only what was made is to be removed again
     try:
-        with open(temporary, "xb") as target, open(source, "rb") as content:
+        with target, open(source, "rb") as content:
             shutil.copyfileobj(content, target)
         shutil.copymode(source, temporary)
         os.rename(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        os.unlink(temporary)
         raise
 
 

@@ -1,13 +1,12 @@
 """What a container may do here: privileges, kernel, memory and page cache, found out by trying, printed as JSON.
 
-``warmimage doctor`` puts this file and ``pagecache`` into a container of the image and runs it there, as the image's
-user.  It changes nothing but the page cache: the pages that it measures with are dropped, then read again.
+``warmimage doctor`` puts this file, ``pagecache`` and ``seccomp`` into a container of the image and runs it there, as
+the image's user.  It changes nothing but the page cache: the pages that it measures with are dropped, then read again.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import errno
 import glob
 import json
@@ -24,7 +23,7 @@ if not __package__:
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     __package__ = "entrypoint"
 
-from . import pagecache
+from . import pagecache, seccomp
 
 #: What a measurement of a disk reads at most.
 READ_BYTES = 256 << 20
@@ -82,11 +81,8 @@ def _reason(error: Exception) -> str:
 def privileges() -> dict[str, Any]:
     """Return user, capability sets as bit masks, ``no_new_privs``, seccomp mode and whether ``clone3`` is let through.
 
-    The call is one that the kernel itself refuses; a restore gives processes their ids by it.
+    A restore gives processes their ids by that.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall(435, None, 0)
-    filtered = ctypes.get_errno() in (errno.ENOSYS, errno.EPERM)
     rows = dict(row.split(":", 1) for row in _text("/proc/self/status").splitlines())
     return {
         "uid": os.getuid(),
@@ -94,7 +90,7 @@ def privileges() -> dict[str, Any]:
         "bounding": int(rows["CapBnd"], 16),
         "no_new_privs": int(rows.get("NoNewPrivs", "0")),
         "seccomp": int(rows.get("Seccomp", "0")),
-        "clone3": not filtered,
+        "clone3": not seccomp.clone3_filtered(),
     }
 
 

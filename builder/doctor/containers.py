@@ -178,7 +178,7 @@ def _script() -> bytes:
             entry = tarfile.TarInfo(folder)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(entry)
-        for name in ("__init__.py", "facilities.py", "pagecache.py"):
+        for name in ("__init__.py", "facilities.py", "pagecache.py", "seccomp.py"):
             content = (source / name).read_bytes()
             entry = tarfile.TarInfo(f"{_FOLDER}/entrypoint/{name}")
             entry.size, entry.mode = len(content), 0o644

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from .. import seccomp
 from ..settings import ROOT
 
 FOLDER = os.path.join(ROOT, "criu")
@@ -24,11 +23,6 @@ CAPABILITIES = {
 #: Seconds without any progress after which a restore is given up; the same while one of its processes waits for a
 #: processor or a disk, so that it stands still for the machine's sake; and seconds that it may take at most.
 STALL, WAIT, LONGEST = 0.5, 10.0, 60.0
-
-#: The system call by which CRIU gives a process its id; the number is the same on every architecture.
-_SYS_CLONE3 = 435
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 #: Seconds that a killed process has to end.
 _END = 1.0
@@ -50,19 +44,13 @@ def program() -> tuple[str, str]:
     for bit, binary in CAPABILITIES.values():
         if not (effective >> bit & 1 or (bounding >> bit & 1 and not confined)):
             continue
-        if filtered():
+        if seccomp.clone3_filtered():
             return "", "the seccomp profile forbids clone3, as Docker's default one does without SYS_ADMIN"
         # A user who has it needs no file capability.
         return os.path.join(FOLDER, "criu" if effective >> bit & 1 else binary), ""
     if confined and any(bounding >> bit & 1 for bit, _ in CAPABILITIES.values()):
         return "", "no_new_privs keeps CRIU from its capability"
     return "", f"the container has neither capability {' nor '.join(CAPABILITIES)}"
-
-
-def filtered() -> bool:
-    """Return whether ``clone3`` is kept from this container: asked in a way that the kernel itself refuses."""
-    _libc.syscall(_SYS_CLONE3, None, 0)
-    return ctypes.get_errno() in (errno.ENOSYS, errno.EPERM)
 
 
 def version() -> str:
