@@ -6,10 +6,12 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find builder entrypoint templates -type f -not -name '*.pyc')
 CODE := builder entrypoint templates tests
+NATIVE := entrypoint/tiers/snapshot/native
 PYTEST := $(PY) -m pytest
 TESTS ?= tests
 TEST_PROGRAMS := docker-registry=docker-registry chromium=chromium chromedriver=chromium-driver \
-	promtool=prometheus fusermount3=fuse3 vmtouch=vmtouch \
+	promtool=prometheus fusermount3=fuse3 vmtouch=vmtouch gdb=gdb perf=linux-perf \
+	/usr/lib/x86_64-linux-gnu/libjemalloc.so.2=libjemalloc2 /usr/lib/x86_64-linux-gnu/libmimalloc.so.2=libmimalloc2.0 \
 	/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf=fonts-dejavu-core
 
 .PHONY: help demo test lint format typecheck docs golden bench vllm-cpu-base clean
@@ -26,10 +28,14 @@ test: lint typecheck ## All that CI runs: lint, types, unit tests, and real imag
 lint: $(VENV)/installed ## Check style
 	$(VENV)/bin/ruff check $(CODE)
 	$(VENV)/bin/ruff format --check $(CODE)
+	$(VENV)/bin/clang-format --dry-run --Werror $(NATIVE)/*.[ch]
+	for machine in x86_64 aarch64; do $(VENV)/bin/clang-tidy --quiet $(NATIVE)/*.c -- \
+		-std=c11 -ffreestanding -target $$machine-linux-gnu || exit 1; done
 
 format: $(VENV)/installed ## Fix style
 	$(VENV)/bin/ruff check --fix $(CODE)
 	$(VENV)/bin/ruff format $(CODE)
+	$(VENV)/bin/clang-format -i $(NATIVE)/*.[ch]
 
 typecheck: $(VENV)/installed ## Check the types of the installed wheel
 	cd $(VENV) && bin/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p warmimage
@@ -51,7 +57,7 @@ clean: ## Remove what the other targets made here
 
 $(VENV)/requirements: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --upgrade pip "setuptools>=77" wheel
+	$(PY) -m pip install --quiet --upgrade pip "setuptools>=77" wheel ziglang==0.17.1
 	$(PY) -m pip install --quiet ".[dev]"
 	rm -rf build *.egg-info
 	touch $@

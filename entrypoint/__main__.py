@@ -11,9 +11,9 @@ if not __package__:
 def run() -> int:
     """Do what the container was started for: a command of the image's own, or the server."""
     if sys.argv[1:2] == ["capture"] and len(sys.argv) > 2:
-        from .snapshot import capture
+        from .tiers.snapshot import capture
 
-        return capture.main(sys.argv[2], sys.argv[3:])
+        return capture.main(sys.argv[2:])
     if sys.argv[1:2] == ["warm"]:
         from .warm import command
 

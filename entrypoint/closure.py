@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 from collections.abc import Callable, Sequence
@@ -32,16 +31,6 @@ class Closure:
     def whole(self) -> Closure:
         """Return the closure with the modules of the first request, for an import that no start waits for."""
         return replace(self, modules=(*self.modules, *self.later), later=())
-
-    @staticmethod
-    def digest(path: str = CLOSURE) -> str:
-        """Return a digest of the file, by which an image knows a snapshot as its own.
-
-        Raises:
-            OSError: there is no closure.
-        """
-        with open(path, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
 
     @classmethod
     def read(cls, path: str = CLOSURE) -> Closure:

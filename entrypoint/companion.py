@@ -176,7 +176,7 @@ def accompany(birth: Birth | None, inherited: Iterable[int] = ()) -> Companion |
         descriptors.raise_above(end.detach(), taken) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     )
     requester = os.getpid()
-    pid = _fork()
+    pid = fork()
     if pid:
         os.close(its)
         return Companion(pid, mine)
@@ -210,7 +210,7 @@ def _answer(channel: socket.socket) -> Birth:
             continue
         reader, writer = os.pipe()
         try:
-            middle = _fork()
+            middle = fork()
         except OSError as error:
             descriptors.close([*files, reader, writer])
             descriptors.send(channel, f"fork failed: {error.strerror}")
@@ -232,7 +232,7 @@ def _answer(channel: socket.socket) -> Birth:
 def _fork_and_tell(writer: int) -> int:
     """Fork once more; return the newborn's PID here, 0 in the newborn."""
     try:
-        middle, pid = os.getpid(), _fork()
+        middle, pid = os.getpid(), fork()
     except OSError:
         os._exit(1)
     if pid:
@@ -242,7 +242,7 @@ def _fork_and_tell(writer: int) -> int:
     return pid
 
 
-def _fork() -> int:
+def fork() -> int:
     """Fork, without Python 3.12's warning of threads: native ones that imports left are named in an event."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -264,4 +264,4 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl refused")
 
 
-__all__ = ["Birth", "Companion", "Refused", "accompany"]
+__all__ = ["Birth", "Companion", "Refused", "accompany", "fork"]

@@ -69,13 +69,20 @@ class Ladder:
                 self._clear()
                 continue
             self._timeline.event("engine.ended", code=code, signal=outcome.signal, ready=outcome.ready)
+            if outcome.problem:
+                self._fail(tier, outcome.problem)
+                continue
             if retried or self._settings.unprobed or not worth_retrying(tier, outcome):
                 return code  # where readiness cannot be seen, a server that served for days would be started again
             retried = True
-            self._timeline.event("tier.failed", tier=tier.name, reason=str(outcome))
-            say(f"{tier.name} failed: the engine {outcome} before it was ready; trying the next tier")
-            self._clear()
+            self._fail(tier, f"the engine {outcome} before it was ready")
         return code
+
+    def _fail(self, tier: Tier, reason: str) -> None:
+        """Note that a tier's engine has ended, and end what it has left running."""
+        self._timeline.event("tier.failed", tier=tier.name, reason=reason)
+        say(f"{tier.name} failed: {reason}; trying the next tier")
+        self._clear()
 
     def _clear(self) -> None:
         """End what a tier's engine has left running."""
@@ -123,7 +130,9 @@ class Ladder:
             declined = f"; skipped: {', '.join(self._declined)}" if self._declined else ""
             say(f"ready in {total:.2f} s (tier {tier.name}{declined})")
 
-        return self._supervisor.run(lambda: tier.start(settings, self._supervisor, self._timeline), probe, on_ready)
+        return self._supervisor.run(
+            lambda: tier.start(settings, self._supervisor, self._timeline), probe, on_ready, tier.verified
+        )
 
 
 def worth_retrying(tier: Tier, outcome: Outcome) -> bool:

@@ -58,7 +58,9 @@ def prepare(birth: Birth, contract: environment.Contract, path: Sequence[str], t
     title.rename(value if option == PROGRAM else sys.executable, request["words"])
     os.environ.update(contract.completed(os.environ))
     reseed()
-    rederive(contract, timeline)
+    failed_variables = rederive(contract, timeline)
+    if failed_variables and option == PROGRAM:  # restored; another tier imports with these variables
+        raise RuntimeError(f"not derived again: {', '.join(failed_variables)}")
     _name_after_preparation(timeline)
 
 
@@ -89,12 +91,17 @@ def run(target: Sequence[str], words: Sequence[str]) -> None:
     runpy._run_code(code, main_module.__dict__, None, "__main__", spec)  # type: ignore[attr-defined]
 
 
-def rederive(contract: environment.Contract, timeline: Timeline) -> None:
-    """Put right what modules derived from variables that have another value here; failures are events."""
+def rederive(contract: environment.Contract, timeline: Timeline) -> list[str]:
+    """Put right what modules derived from variables that have another value here; failures are events.
+
+    Returns:
+        The variables for which that failed.
+    """
     failed = contract.derive(dict(os.environ))
     if failed:
         timeline.event("environment.failed", variables=failed)
         say(f"not derived again: {', '.join(failed)}")
+    return list(failed)
 
 
 def forget() -> None:

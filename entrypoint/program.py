@@ -29,11 +29,22 @@ class Program:
 
 def find(settings: Settings) -> Program | None:
     """Return the engine's program if it is an interpreter with ``-m`` or a Python script, else ``None``."""
-    path = shutil.which(settings.command[0], path=settings.environment.get("PATH")) or ""
+    return locate(settings.command, settings.plan["python"], settings.environment.get("PATH"))
+
+
+def locate(command: Sequence[str], python: str, search_path: str | None) -> Program | None:
+    """Return a command's program if it is an interpreter with ``-m`` or a Python script, else ``None``.
+
+    Args:
+        command: the command line.
+        python: the interpreter of a script that does not name its own.
+        search_path: where to look for it, as the variable ``PATH``.
+    """
+    path = shutil.which(command[0], path=search_path) or ""
     if not path:
         return None
     if is_interpreter(path):
-        return Program(path, path) if settings.command[1:2] == ["-m"] else None
+        return Program(path, path) if list(command[1:2]) == ["-m"] else None
     try:
         with open(path, "rb") as file:
             first = file.readline()
@@ -43,7 +54,7 @@ def find(settings: Settings) -> Program | None:
     if not first.startswith(b"#!") or b"python" not in first:
         return None
     # The script's own interpreter by its own name, which is what the engine would see as sys.executable.
-    own = words[0] if len(words) == 1 and os.access(words[0], os.X_OK) else settings.plan["python"]
+    own = words[0] if len(words) == 1 and os.access(words[0], os.X_OK) else python
     return Program(own, path)
 
 

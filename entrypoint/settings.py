@@ -13,6 +13,7 @@ from typing import Any
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PLAN = os.path.join(ROOT, "plan.json")
 CLOSURE = os.path.join(ROOT, "closure.json")
+IMPORTS = os.path.join(ROOT, "imports.json")
 SNAPSHOT = os.path.join(ROOT, "snapshot")
 
 #: Port of the command ``warm``; here, for the health check asks it and wants no more than this module.

@@ -40,12 +40,14 @@ class Outcome:
         ready: whether the server had become ready.
         stopped: whether a stop signal had been passed on to it.
         seconds: time from its start to its end.
+        problem: why it was killed: what its tier started it from is damaged.
     """
 
     status: int
     ready: bool
     stopped: bool
     seconds: float
+    problem: str = ""
 
     @property
     def signal(self) -> int:
@@ -112,13 +114,18 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
-    def run(self, start: Callable[[], int], probe: HealthProbe | None, on_ready: Callable[[float], None]) -> Outcome:
+    def run(
+        self, start: Callable[[], int], probe: HealthProbe | None, on_ready: Callable[[float], None],
+        verified: Callable[[], str | None] = lambda: "",
+    ) -> Outcome:  # fmt: skip
         """Start the engine and return when it has ended.
 
         Args:
             start: starts it, by ``spawn`` or otherwise, and returns its PID; it must be this process's child.
             probe: how to see that the server is ready; ``None`` where that cannot be seen.
             on_ready: called once with the seconds since the engine's start when the server is ready.
+            verified: what is wrong with what the engine was started from, an empty string for nothing, ``None`` while
+                that is not known.  The server is not ready before it is; a problem ends the engine.
 
         Returns:
             How the engine ended, its status taken unchanged.
@@ -127,12 +134,17 @@ class Supervisor:
         self.engine = start()
         listening = ready = False
         status: int | None = None
+        problem: str | None = None
         while status is None:
             self._wait(probe if not ready else None)
+            if problem is None and not self._stopped:  # a stop signal ends the verification, too
+                problem = verified()
+                if problem:
+                    os.kill(self.engine, signal.SIGKILL)
             if probe and probe.listening and not listening:
                 listening = True
                 self._timeline.event("engine.listening")
-            if probe and probe.ready and not ready:
+            if probe and probe.ready and problem == "" and not ready:
                 ready = True
                 on_ready(time.monotonic() - began)
                 self._processes.step(now=True)
@@ -141,7 +153,7 @@ class Supervisor:
         if probe:
             probe.close()
         self.engine = 0
-        return Outcome(status, ready, bool(self._stopped), time.monotonic() - began)
+        return Outcome(status, ready, bool(self._stopped), time.monotonic() - began, problem or "")
 
     def clear(self, seconds: float = 5.0) -> int:
         """End what a failed engine left behind, and return how many processes that were.

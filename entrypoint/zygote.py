@@ -65,7 +65,8 @@ def live(contract: environment.Contract, path: Sequence[str], timeline: Timeline
         beside, latest = keep_company(timeline, birth)
     except Exception as error:
         decline(repr(error), timeline, "snapshot")
-    go_on(beside, latest or birth, contract, path, timeline)
+    # The engine's own process keeps what imports have put into sys.path; a child of it begins as an interpreter does.
+    go_on(beside, latest or birth, contract, list(sys.path) if latest is birth else path, timeline)
 
 
 def go_on(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .base import Declined, Tier
 from .plain import Plain
 from .preload import Preload
-from .snapshot import Snapshot
+from .snapshot.tier import Snapshot
 from .zygote import Zygote
 
 TIERS: tuple[Tier, ...] = (Snapshot(), Zygote(), Preload(), Plain())

@@ -55,6 +55,10 @@ class Tier(ABC):
         """
         return supervisor.spawn(self.command(settings), self.environment(settings), settings.directory)
 
+    def verified(self) -> str | None:
+        """Return what is wrong with what the engine was started from, ``None`` while that is not known."""
+        return ""
+
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """Return the environment that the command is started in: the engine's own, unless the tier needs another."""
         return settings.environment

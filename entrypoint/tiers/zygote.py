@@ -11,6 +11,9 @@ from ..settings import Settings
 from ..supervisor import Supervisor
 from .base import Tier
 
+#: The start method of ``multiprocessing`` that the fork server stands in for.
+_SPAWN = "spawn"
+
 
 class Zygote(Tier):
     """Runs the engine's own script in its own interpreter, after ``zygote.py`` has imported the closure."""
@@ -19,18 +22,20 @@ class Zygote(Tier):
     may_decline_late = True
 
     def decline(self, settings: Settings, supervisor: Supervisor) -> str:
-        """Decline a start that ends at once, an image without a closure, and what the user has chosen themselves."""
-        if settings.quick:
-            return f"{settings.quick} ends before an import is worth sharing"
+        """Decline what the user has chosen themselves, a start that ends at once, and an image without a closure."""
         closure = Closure.read()
         if not closure.modules:
             return f"the image has no closure ({closure.reason})"
-        if not program.find(settings):
-            return program.absent(settings)
+        return self.choice(settings) or ("" if program.find(settings) else program.absent(settings))
+
+    def choice(self, settings: Settings) -> str:
+        """Return which argument or variable of the user's decides against this tier, or an empty string."""
+        if settings.quick:
+            return f"{settings.quick} ends before an import is worth sharing"
         variable = settings.engine["start_method_variable"]
-        if variable and variable in settings.environment:
-            return f"{variable}={settings.environment[variable]} is the user's own choice of a start method"
-        return ""
+        method = settings.environment.get(variable, _SPAWN) if variable else _SPAWN
+        # The fork server answers every spawn, so that choice changes nothing.
+        return "" if method == _SPAWN else f"{variable}={method} is the user's own choice of a start method"
 
     def command(self, settings: Settings) -> list[str]:
         """Return ``zygote.py`` in front of the engine's own command line, its program's path resolved."""

@@ -77,14 +77,13 @@ class Places:
         return Found(tuple(dict.fromkeys([*self._own(), *recorded])))
 
     def _own(self) -> Iterator[str]:
-        """Yield what PID 1 reads before the engine: its interpreter, its own modules, CRIU."""
+        """Yield what PID 1 reads before the engine: its interpreter and its own modules."""
         settings = self._settings()
         if isinstance(settings, Settings):
             yield os.path.realpath(settings.plan["python"])
         yield from (self.plan, self.closure)
-        for name in ("entrypoint", "criu"):
-            for folder, _, names in os.walk(os.path.join(self.root, name)):
-                yield from (os.path.join(folder, each) for each in sorted(names))
+        for folder, _, names in os.walk(os.path.join(self.root, "entrypoint")):
+            yield from (os.path.join(folder, each) for each in sorted(names))
 
     def _settings(self) -> Settings | str:
         """Return the settings of a start with no arguments, or why there are none."""

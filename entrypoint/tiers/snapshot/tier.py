@@ -1,0 +1,186 @@
+"""Tier ``snapshot``: the captured interpreter is mapped back, and goes on as the engine's process, a zygote."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Mapping
+
+from ... import inquiry, program
+from ...program import EXIT_DECLINED
+from ...settings import SNAPSHOT, Settings
+from ...supervisor import Supervisor
+from ...timeline import Timeline
+from ..base import Declined
+from ..zygote import Zygote
+from . import manifest, native
+from .integrity import Verification
+from .manifest import MEMORY, Manifest
+from .protocol import OWN_PRELOAD, RESTORED
+
+#: Seconds within which a directory of the node must have answered.
+_PATIENCE = 5.0
+
+#: Seconds that a restore may take: with nothing in the page cache it reads the copied pages from storage.
+_LONGEST = 60.0
+
+#: Seconds in which a process that has closed its report must have ended: its pipe closes before it can be waited for.
+_TO_END = 0.15
+
+#: What Python executes where the dynamic loader has not run the restorer.
+_FALLBACK = f"raise SystemExit({EXIT_DECLINED})"
+
+#: Why that may be.
+_NOT_LOADED = "the dynamic loader has not run the restorer (LD_PRELOAD is ignored here)"
+
+
+class Snapshot(Zygote):
+    """Restores the interpreter that was captured when the image was built, or on this node."""
+
+    name = "snapshot"
+    imports = False
+
+    def __init__(self) -> None:
+        self._verification: Verification | None = None
+
+    def baked(self, settings: Settings) -> bool:
+        """Return whether the image has a snapshot, or may find one on its node."""
+        return super().baked(settings) or settings.snapshot != SNAPSHOT
+
+    def decline(self, settings: Settings, supervisor: Supervisor) -> str:
+        """Decline what the zygote declines, and a snapshot that does not fit image, host or environment."""
+        reason = self.choice(settings)
+        found = program.find(settings)
+        if reason or not found:
+            return reason or program.absent(settings)
+        try:
+            made = _load(settings.snapshot, supervisor)
+            return made.mismatch(settings.environment, found.interpreter) or made.tables_problem(settings.snapshot)
+        except Declined as error:
+            return str(error)
+
+    def environment(self, settings: Settings) -> Mapping[str, str]:
+        """Return the engine's environment, with the restorer in place of the container's own ``LD_PRELOAD``."""
+        own = settings.environment
+        preload = {OWN_PRELOAD: own["LD_PRELOAD"]} if "LD_PRELOAD" in own else {}
+        return {**own, **preload, "LD_PRELOAD": native.path(native.RESTORE)}
+
+    def start(self, settings: Settings, supervisor: Supervisor, timeline: Timeline) -> int:
+        """Execute the restorer, wait until Python runs in the restored process, and return its PID.
+
+        Raises:
+            Declined: it was not restored; nothing of it is left.
+        """
+        found = program.find(settings)
+        if not found:
+            raise Declined(program.absent(settings))
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            os.set_inheritable(write_end, True)
+            command = [
+                found.interpreter, "-I", "-S", "-c", _FALLBACK, native.path(native.RESTORE),
+                os.path.join(settings.snapshot, MEMORY),
+                # Its own number, and the count of executions: the restorer raises the last digit.
+                f"{write_end}/0", str(write_end), settings.timeline, found.path, *settings.command[1:],
+            ]  # fmt: skip
+            pid = supervisor.spawn(command, self.environment(settings), settings.directory)
+            os.close(write_end)
+            write_end = -1
+            _await_report(pid, read_end, supervisor)
+        finally:
+            os.close(read_end)
+            if write_end >= 0:
+                os.close(write_end)
+        try:
+            self._verification = Verification(supervisor, settings.snapshot)
+        except OSError as error:
+            _end(pid)
+            raise Declined(f"it cannot be verified: {error}") from None
+        return pid
+
+    def verified(self) -> str | None:
+        """Return what the process that verifies the snapshot beside the engine's start has found."""
+        return self._verification.answer() if self._verification else ""
+
+
+def _load(directory: str, supervisor: Supervisor) -> Manifest:
+    """Return the manifest in a directory.
+
+    A directory of the node may be a network volume, which could hang PID 1, and then that took no signal.
+
+    Raises:
+        Declined: there is no usable one.
+    """
+
+    def text() -> str:
+        try:
+            return manifest.read(directory)
+        except FileNotFoundError:
+            return ""
+
+    try:
+        found = text() if directory == SNAPSHOT else inquiry.ask(supervisor, "snapshot", text, _PATIENCE)
+        if found:
+            return Manifest.of(found)
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
+        raise Declined(f"its manifest cannot be read: {error!r}") from None
+    if found is None:
+        raise Declined(f"{directory} has not answered for {_PATIENCE:g} s")
+    raise Declined(_reason_for_none(directory))
+
+
+def _reason_for_none(directory: str) -> str:
+    """Return why there is no snapshot in a directory, as the capture wrote it down."""
+    try:
+        with open(os.path.join(directory, manifest.DECLINED), encoding="utf-8") as file:
+            return f"none was captured: {file.read().strip()}"
+    except OSError:
+        return f"there is none in {directory}"
+
+
+def _await_report(pid: int, read_end: int, supervisor: Supervisor) -> None:
+    """Wait until the process says that Python runs in it.
+
+    Raises:
+        Declined: it cannot be restored, has ended, takes too long, or a stop signal has come; it is ended.
+    """
+    text = b""
+    deadline = time.monotonic() + _LONGEST
+    while not supervisor.stop_requested and time.monotonic() < deadline:
+        if not select.select([read_end], [], [], 0.05)[0]:
+            continue
+        block = os.read(read_end, 4096)
+        text += block
+        if text.endswith(RESTORED):
+            return
+        if not block:
+            break
+    else:
+        _end(pid)
+        reason = "a stop signal has come" if supervisor.stop_requested else f"it was not restored in {_LONGEST:g} s"
+        raise Declined(reason)
+    status = _end(pid, _TO_END)
+    if text:
+        raise Declined(text.decode(errors="backslashreplace"))
+    if os.WIFSIGNALED(status):
+        raise Declined(f"the restore was killed by {signal.Signals(os.WTERMSIG(status)).name}")
+    code = os.WEXITSTATUS(status)
+    raise Declined(_NOT_LOADED if code == EXIT_DECLINED else f"the restore ended with exit code {code}")
+
+
+def _end(pid: int, seconds: float = 0.0) -> int:
+    """Wait for the end of a process that is this one's child, and return its wait status.
+
+    Args:
+        pid: the process.
+        seconds: how long it may take before it is killed.
+    """
+    deadline = time.monotonic() + seconds
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() >= deadline:
+            os.kill(pid, signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    return os.waitpid(pid, 0)[1]
