@@ -1,4 +1,7 @@
-"""Values that modules derived from the environment when they were imported, and how each is derived again."""
+"""What depends on processors and accelerators as well as on variables, and how each is derived again.
+
+What depends on variables alone is in ``reapply_env``.
+"""
 
 from __future__ import annotations
 
@@ -8,34 +11,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-#: What the truth of a variable is to huggingface_hub (``constants.py``) and transformers.
-_TRUE = {"1", "ON", "YES", "TRUE"}
-
+from .module_constants import assign
 
 #: Modules that remember whether there is an accelerator, and of which kind, in functions with a cache.
 _ABOUT_DEVICES = ("torch.utils._triton", "torch._inductor.utils", "torch._dynamo.device_interface")
-
-
-def _true(value: str | None) -> bool:
-    return value is not None and value.upper() in _TRUE
-
-
-def _assign(module: str, attribute: str, value: object) -> None:
-    """Set an attribute of a module, if it is imported."""
-    owner: object = sys.modules.get(module)
-    if owner is None:
-        return
-    *path, last = attribute.split(".")
-    for name in path:
-        owner = getattr(owner, name)
-    setattr(owner, last, value)
-
-
-def _hub_offline(value: str | None) -> None:
-    # Both are read through the module at each use: huggingface_hub.constants.is_offline_mode, transformers.utils.hub.
-    _assign(
-        "huggingface_hub.constants", "HF_HUB_OFFLINE", _true(value) or _true(os.environ.get("TRANSFORMERS_OFFLINE"))
-    )
 
 
 def _compile_threads(_value: str | None) -> None:
@@ -45,7 +24,7 @@ def _compile_threads(_value: str | None) -> None:
 
 
 def _dynamic_threads(value: str | None) -> None:
-    _assign("torch._inductor.config", "cpp.dynamic_threads", value == "1")
+    assign("torch._inductor.config", "cpp.dynamic_threads", value == "1")
 
 
 def _openmp_threads(value: str | None) -> None:
@@ -167,8 +146,6 @@ def _mapped(*names: str) -> list[ctypes.CDLL]:
 DERIVED: dict[str, Callable[[str | None], None]] = {
     "CUDA_VISIBLE_DEVICES": _devices,
     "GOMP_CPU_AFFINITY": _openmp_places,
-    "HF_HUB_OFFLINE": _hub_offline,
-    "TRANSFORMERS_OFFLINE": lambda _value: _hub_offline(os.environ.get("HF_HUB_OFFLINE")),
     "OMP_NUM_THREADS": _openmp_threads,
     "OPENBLAS_NUM_THREADS": _blas_threads,
     "TORCHINDUCTOR_COMPILE_THREADS": _compile_threads,

@@ -27,9 +27,23 @@ def test_the_containers_own_value_is_no_change() -> None:
     assert OPENCV.broken({"LD_LIBRARY_PATH": "/cv2:/driver", "PATH": "/bin"}) == "", "as the engine's processes have it"
 
 
-def test_another_value_is_one() -> None:
-    reason = "LD_LIBRARY_PATH has changed since cv2 read it"
-    assert OPENCV.broken({"LD_LIBRARY_PATH": "/other", "PATH": "/bin"}) == reason
+def test_another_value_gets_the_imports_part_too() -> None:
+    assert OPENCV.completed({"LD_LIBRARY_PATH": "/other"})["LD_LIBRARY_PATH"] == "/cv2:/other"
+    assert OPENCV.completed({})["LD_LIBRARY_PATH"] == "/cv2:"
+
+
+def test_another_value_is_a_change_where_it_names_libraries(tmp_path: Path) -> None:
+    assert OPENCV.broken({"LD_LIBRARY_PATH": str(tmp_path), "PATH": "/bin"}) == ""
+    (tmp_path / "libz.so.1").touch()
+    reason = f"LD_LIBRARY_PATH names {tmp_path}, where libraries lie, at one time and not at the other"
+    assert OPENCV.broken({"LD_LIBRARY_PATH": str(tmp_path), "PATH": "/bin"}) == reason
+
+
+def test_what_the_imports_made_of_other_variables_is_made_again_when_those_change() -> None:
+    made = {"TORCHINDUCTOR_CACHE_DIR": "/tmp/torchinductor_a"}
+    contract = Contract({"USER": "a", **made}, {}, made=made)
+    assert contract.completed({"USER": "a"}) == {"USER": "a", **made}
+    assert contract.completed({"USER": "b"}) == {"USER": "b"}
 
 
 def test_what_was_hidden_from_the_imports_may_change() -> None:
@@ -45,7 +59,7 @@ def test_pools_are_sized_anew_for_another_number_of_processors(monkeypatch: pyte
         return lambda value: sized.update({name: value})
 
     monkeypatch.setattr(environment, "DERIVED", {name: note(name) for name in derived.DERIVED})
-    variables = {"OMP_NUM_THREADS": "3", "HF_HUB_OFFLINE": "1"}
+    variables = {"OMP_NUM_THREADS": "3", "GOMP_CPU_AFFINITY": "0"}
     assert Contract(variables, {}).cpus == here
     assert Contract(variables, {}).derive(variables) == {}
     assert sized == {}
