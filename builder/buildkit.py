@@ -133,7 +133,8 @@ def _build_error(tail: Sequence[str]) -> WarmimageError:
         )
     own = [line.split("warmimage: error: ", 1)[1] for line in tail if "warmimage: error: " in line]
     if own:
-        return WarmimageError(own[0], where="the image's closure step", fix="see the steps above, or --progress plain")
+        step = "snapshot" if own[0].startswith("snapshot ") else "closure"
+        return WarmimageError(own[0], where=f"the image's {step} step", fix="see the steps above, or --progress plain")
     fix = "--progress plain shows all steps; warmimage render --output-dir DIR writes the context to look into"
     return WarmimageError("the build failed", got=_last(tail), fix=fix)
 

@@ -7,12 +7,13 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import docker
 from platformdirs import user_cache_path
 
-from . import buildkit, containers, context, docker_engine, image, planner, recording, snapshot, values, warmer, wheels
+from . import buildkit, context, docker_engine, image, planner, recording, temporary, values, warmer, wheels
 from .buildkit import Progress
 from .config import Config, parse_size
 from .console import console, human_bytes, note, phase
@@ -21,8 +22,9 @@ from .image import ImageReport
 from .plan import Plan
 from .planner import Inputs
 
-#: Installed wheels take about three times their download; a layer is written once more while it is exported.
-_WHEEL_GROWTH = 4
+#: Installed wheels take about three times their download.  They are written in the stage that installs them, with the
+#: wheel files, and once more as the image's layer; a layer is written again while it is exported.
+_WHEEL_GROWTH = 8
 
 
 def describe(config: Config, lock_file: Path) -> str:
@@ -64,18 +66,19 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress, va
     with tempfile.TemporaryDirectory(dir=cache, prefix="context-") as name:
         folder = Path(name) / "context"
 
-        def make(plan: Plan, tags: Sequence[str]) -> str:
+        def make(plan: Plan, inputs: Inputs, tags: Sequence[str]) -> str:
             context.write(plan, inputs, folder, link=True)
             with phase("image built", spinner=False):
                 return buildkit.build(builder, folder, tags, config.secrets, config.network, progress)
 
-        known = _recorded(client, config, plan, inputs, make)
-        plan = known or plan
-        reference, plan = _with_snapshot(client, builder, config, plan, progress, make, inputs.model.directory)
+        plan, inputs = _recorded(client, config, plan, inputs, make)
+        reference = make(plan, inputs, config.tags)
     # By a tag where there is one: not every image store finds an image by the id that BuildKit gives.
     report = image.inspect(client, config.tags[0] if config.tags else reference)
     wheels.write_lock(inputs.wheelset, lock_file)
     _show_sizes(report)
+    if plan.snapshot and not report.snapshot:
+        note(f"no snapshot in this image: {report.snapshot_absent}")
     lacking = warmer.tell_of_face(client, report.reference, plan)
     if config.max_size and report.size_bytes > parse_size(config.max_size):
         raise GateMissed(
@@ -89,82 +92,47 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress, va
         built = values.inspect(client, report, reference if push else "", inputs.model.weight_bytes, lacking)
         values.write(values_file, built)
         note(f"values for the Helm chart: {values_file}")
-    _show_next(client, config, plan, config.tags[0] if config.tags else reference)
+    _show_next(config, plan, config.tags[0] if config.tags else reference)
     return reference
 
 
 def _recorded(
     client: docker.DockerClient, config: Config, plan: Plan, inputs: Inputs,
-    make: Callable[[Plan, Sequence[str]], str],
-) -> Plan | None:  # fmt: skip
-    """Return the plan with the closure of a real start, or ``None`` where none is wanted or to be had.
+    make: Callable[[Plan, Inputs, Sequence[str]], str],
+) -> tuple[Plan, Inputs]:  # fmt: skip
+    """Return plan and inputs with what a real start shows: the closure, and the compile caches where it leaves any.
 
     Args:
-        client: the engine.
+        client: the Docker daemon's.
         config: says whether to record.
         plan: has the modules that the adapter lists.
         inputs: where the model is.
         make: builds an image with these tags.
+
+    Returns:
+        Both as they were given where nothing is recorded.
     """
     if config.record == "off":
-        return None
-    closure = recording.cached(plan)
-    if not closure:
-        directory = inputs.model.directory
+        return plan, inputs
+    directory = inputs.model.directory
+    recorded = recording.cached(plan, directory)
+    if not recorded:
         try:
             if plan.model.mounted and not directory:
                 raise EnvironmentLacks("the model is not on this machine", fix="--model DIR")
-            with snapshot.temporary_tag(client) as tag:
-                make(plan, (tag,))
+            # Without a snapshot: this start imports by itself, and the snapshot is of the closure that it shows.
+            bare = planner.with_snapshot(plan, None)
+            with temporary.tagged(client) as tag:
+                make(bare, inputs, (tag,))
                 with phase("closure recorded from a start"), docker_engine.api_errors("cannot run the new image"):
-                    closure = recording.record(client, tag, plan, directory)
+                    recorded = recording.record(client, tag, bare, directory)
         except WarmimageError as error:
             if config.record == "require":
                 raise
             note(f"closure not recorded, the adapter's list is used: {error.problems[0].what}")
-            return None
-    return plan.model_copy(update={"closure": closure})
-
-
-def _with_snapshot(
-    client: docker.DockerClient, builder: buildkit.Builder, config: Config, plan: Plan, progress: Progress,
-    make: Callable[[Plan, Sequence[str]], str], model_dir: Path | None,
-) -> tuple[str, Plan]:  # fmt: skip
-    """Build the image, and where one is wanted and to be had, the one with a snapshot on top of it.
-
-    Args:
-        client: the engine.
-        builder: the docker command that builds.
-        config: says whether to capture, and has the tags.
-        plan: the plan of the image without a snapshot.
-        progress: how to show the build's steps.
-        make: builds the image as planned, with tags, and returns its id.
-        model_dir: the model, where it is on this machine.
-
-    Returns:
-        The id of the image that has the tags, and its plan.
-    """
-    if config.snapshot == "off" or not plan.criu:
-        return make(plan, config.tags), plan
-    with snapshot.temporary_tag(client) as tag:
-        plain = make(plan, (tag,))
-        try:
-            source = client.images.get(tag)
-            made = snapshot.find(client, source, config.tags, model_dir)
-            if made:
-                note("snapshot kept: the image that it was captured from is the same")
-            else:
-                made = snapshot.capture(client, builder, tag, plan, config.tags, "", progress, model_dir)
-            return made.reference, made.plan
-        except WarmimageError as error:
-            if config.snapshot == "require":
-                raise
-            problem = error.problems[0]
-            note(f"no snapshot captured: {problem.what}" + (f": {problem.got}" if problem.got else ""))
-            for name in config.tags:
-                source.tag(name)
-    # With no tag of its own the image went with the temporary one.
-    return plain if config.tags else make(plan, ()), plan
+            return plan, inputs
+    changed = {"closure": recorded.closure, "caches": recorded.caches}
+    return plan.model_copy(update=changed), replace(inputs, caches=recorded.directory)
 
 
 def _check_disk(client: docker.DockerClient, plan: Plan, inputs: Inputs) -> None:
@@ -196,15 +164,14 @@ def _show_sizes(report: ImageReport) -> None:
     console().print(table)
 
 
-def _show_next(client: docker.DockerClient, config: Config, plan: Plan, reference: str) -> None:
+def _show_next(config: Config, plan: Plan, reference: str) -> None:
     directory = shlex.quote(str(Path(config.model).absolute())) if Path(config.model).is_dir() else "DIR"
     mount = f" -v {directory}:{plan.model.path}:ro" if plan.model.mounted else ""
     gpus = " --gpus all" if plan.accelerator == "cuda" else ""
     model_dir = f" --model-dir {directory}" if plan.model.mounted else ""
     shared = f" --shm-size {plan.engine.shared_memory}" if plan.engine.shared_memory else ""
     port = plan.engine.port
-    capability = f" --cap-add {containers.restore_capability(client)}" if plan.snapshot else ""
     note("Next:")
     note(f"  warmimage run {reference}{model_dir}{gpus}")
-    note(f"  docker run --rm{gpus}{shared}{capability} -p {port}:{port}{mount} {reference}")
+    note(f"  docker run --rm{gpus}{shared} -p {port}:{port}{mount} {reference}")
     note(f"  warmimage inspect {reference}")

@@ -1,28 +1,23 @@
-"""Compile caches: what real first starts of an image compile on this host, or find out, brought into the image."""
+"""Compile caches: what a first start of an image compiles, or finds out, on this host, brought into the image."""
 
 from __future__ import annotations
 
 import io
 import json
-import shutil
 import tarfile
-import uuid
 from pathlib import Path
 from typing import cast
 
-import docker
+from docker.models.containers import Container
 
-from . import containers, docker_engine, recording, streams, temporary
-from .containers import Options
+from . import docker_engine, streams
 from .entrypoint.caches import FOLDER_NAME
 from .entrypoint.caches import NAME as MANIFEST
 from .errors import WarmimageError
 from .plan import CachesPlan, Plan
 
-#: Where the image's ``collect`` command writes to in its container: a folder that every user may write.
+#: Where the image's ``collect`` command writes to in its container: a directory that every user may write.
 DIRECTORY = "/run/warmimage/caches"
-
-_ENVIRONMENT = {"WARMIMAGE_START": "zygote"}
 
 
 def wanted(plan: Plan, model_dir: Path | None) -> bool:
@@ -30,64 +25,68 @@ def wanted(plan: Plan, model_dir: Path | None) -> bool:
     return bool(plan.engine.caches) and (not plan.model.mounted or model_dir is not None)
 
 
-def collect(
-    client: docker.DockerClient, image: str, plan: Plan, model_dir: Path | None, gpus: str, folder: Path
-) -> CachesPlan:
-    """Start an image, have it answer, and bring the compile caches that this leaves into a folder.
+def starts(plan: Plan) -> int:
+    """Return how many starts it takes to have every compile cache; 0 where the engine keeps none.
 
-    Once more where Triton compiles: a start that finds compiled graphs keeps Triton's kernels elsewhere than one that
-    has compiled the graphs itself.
+    Two where Triton compiles: a start that finds compiled graphs keeps Triton's kernels elsewhere than one that has
+    compiled the graphs itself.
+    """
+    if not plan.engine.caches:
+        return 0
+    return 2 if "triton" in plan.engine.caches else 1
+
+
+def collect(container: Container, plan: Plan, directory: Path) -> CachesPlan:
+    """Copy the compile caches of a container whose server is ready into a directory of this machine.
 
     Args:
-        client: the engine.
-        image: its tag.
-        plan: its plan.
-        model_dir: the model, where the image does not hold it.
-        gpus: as ``docker run --gpus`` takes them.
-        folder: is made; gets the caches and their manifest.
+        container: the container.
+        plan: its image's plan.
+        directory: is made; gets the caches and their manifest.
 
     Raises:
-        WarmimageError: the server does not come up here, or leaves no cache; the message says why.
+        WarmimageError: the engine has left no cache; the message says why.
     """
-    for _ in range(2 if "triton" in plan.engine.caches else 1):
-        options = Options(
-            model_dir=model_dir if plan.model.mounted else None, port=0, environment=dict(_ENVIRONMENT), gpus=gpus,
-            name=f"warmimage-compile-{uuid.uuid4().hex[:12]}",
-        )  # fmt: skip
-        needs = containers.needs_of(plan, ())
-        words = containers.create_arguments(client, needs, options, {"dev.warmimage.compile": "1"})
-        with temporary.created(client, image, words, "a container that compiles") as container:
-            if folder.exists():
-                with docker_engine.api_errors("the compile caches cannot be put into a container"):
-                    container.put_archive(plan.folders.root, _packed(folder))
-            containers.start(container)
-            recording.wait_ready(container, containers.timeline_path(plan, _ENVIRONMENT))
-            recording.ask_once(container, plan)
-            done = container.exec_run(
-                [plan.python, "-I", "-S", f"{plan.folders.root}/entrypoint", "collect", DIRECTORY]
-            )
-            if done.exit_code:
-                said = cast(bytes, done.output).decode(errors="replace")
-                raise WarmimageError("no compile cache was collected", got=said[-300:])
-            shutil.rmtree(folder, ignore_errors=True)
-            streams.fetch(container, DIRECTORY, folder, "the compile caches")
-    return _read_manifest(folder)
+    command = [plan.python, "-I", "-S", f"{plan.folders.root}/entrypoint", "collect", DIRECTORY]
+    with docker_engine.api_errors("the compile caches cannot be collected"):
+        result = container.exec_run(command)
+    if result.exit_code:
+        output = cast(bytes, result.output).decode(errors="replace")
+        raise WarmimageError("no compile cache was collected", got=" ".join(output.split())[-300:])
+    streams.fetch(container, DIRECTORY, directory, "the compile caches")
+    return read_manifest(directory)
 
 
-def _packed(folder: Path) -> bytes:
-    """Return a folder as an archive, under the name that it has in an image."""
+def put(container: Container, plan: Plan, directory: Path) -> None:
+    """Put compile caches into a container that has not started, at their place in an image.
+
+    Args:
+        container: the container.
+        plan: its image's plan.
+        directory: holds the caches, as ``collect`` left them.
+
+    Raises:
+        WarmimageError: the Docker daemon refuses.
+    """
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
-        archive.add(folder, FOLDER_NAME)
-    return data.getvalue()
+        archive.add(directory, FOLDER_NAME)
+    with docker_engine.api_errors("the compile caches cannot be put into a container"):
+        container.put_archive(plan.folders.root, data.getvalue())
 
 
-def _read_manifest(folder: Path) -> CachesPlan:
+def read_manifest(directory: Path) -> CachesPlan:
+    """Return the plan's part for the compile caches in a directory.
+
+    Raises:
+        WarmimageError: their manifest is missing or damaged.
+    """
     try:
-        found = json.loads((folder / MANIFEST).read_bytes())
-        accelerator = found["accelerator"]
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+        accelerator = manifest["accelerator"]
         return CachesPlan(
-            files=found["files"], bytes=found["bytes"], driver=accelerator["driver"], gpus=tuple(accelerator["gpus"])
-        )
+            files=manifest["files"], bytes=manifest["bytes"], driver=accelerator["driver"],
+            gpus=tuple(accelerator["gpus"]),
+        )  # fmt: skip
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise WarmimageError("the start left no usable manifest of its caches", got=repr(error)[:300]) from None

@@ -1,21 +1,17 @@
-"""Containers as an image wants them: mounts, ports, GPUs and privileges from its plan."""
+"""Containers as an image needs them: mounts, ports and GPUs from its plan, and no privilege."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import docker
 from docker.errors import APIError
 from docker.models.containers import Container
 from docker.types import DeviceRequest
 
 from . import timeline
-from .console import note
 from .entrypoint.settings import last_port
 from .errors import ConfigError, EnvironmentLacks, UsageError, WarmimageError
 from .plan import Plan
@@ -54,10 +50,8 @@ class Needs:
         port: TCP port that the server listens on in the container.
         model_path: where the model is mounted.
         writable: whether the container writes there.
-        shared_memory: bytes of ``/dev/shm``; 0 for the engine's default.
+        shared_memory: bytes of ``/dev/shm``; 0 for the daemon's default.
         unprivileged: whether every capability may be dropped: the image's user is not root.
-        restores: the start tiers with which it may restore a snapshot, which takes one capability.
-        restores_from_node: the same where it may restore one that a folder of the node holds.
     """
 
     port: int
@@ -65,8 +59,6 @@ class Needs:
     writable: bool
     shared_memory: int
     unprivileged: bool
-    restores: tuple[str, ...] = ()
-    restores_from_node: tuple[str, ...] = ()
 
 
 def needs_of(plan: Plan, arguments: Sequence[str]) -> Needs:
@@ -79,15 +71,7 @@ def needs_of(plan: Plan, arguments: Sequence[str]) -> Needs:
         shared_memory=plan.engine.shared_memory,
         # Root without them could not even read other users' files.
         unprivileged=bool(plan.user),
-        restores=_restoring_starts(plan) if "snapshot" in plan.tiers else (),
-        restores_from_node=_restoring_starts(plan) if plan.criu else (),
     )
-
-
-def _restoring_starts(plan: Plan) -> tuple[str, ...]:
-    """Return the values of ``WARMIMAGE_START`` with which tier ``snapshot`` comes, an empty one for none set."""
-    own = plan.environment.get("WARMIMAGE_START") or plan.start
-    return ("auto", "snapshot", *([""] if own in ("auto", "snapshot") else []))
 
 
 def check(plan: Plan, options: Options) -> None:
@@ -110,13 +94,10 @@ def check(plan: Plan, options: Options) -> None:
         )
 
 
-def create_arguments(
-    client: docker.DockerClient, needs: Needs, options: Options, labels: Mapping[str, str]
-) -> dict[str, Any]:
+def create_arguments(needs: Needs, options: Options, labels: Mapping[str, str]) -> dict[str, Any]:
     """Return the arguments of ``client.containers.create`` beside the image.
 
     Args:
-        client: the engine.
         needs: what the image's containers need.
         options: what was asked for.
         labels: of the container.
@@ -131,7 +112,6 @@ def create_arguments(
         "environment": options.environment,
         "ports": {f"{needs.port}/tcp": (options.host, outside or None)},
         "cap_drop": ["ALL"] if needs.unprivileged else [],
-        "cap_add": [restore_capability(client)] if _restores(needs, options) else [],
         "shm_size": needs.shared_memory or None,
         "labels": dict(labels),
     }
@@ -141,70 +121,6 @@ def create_arguments(
     if options.gpus:
         words["device_requests"] = [device_request(options.gpus)]
     return words
-
-
-def _restores(needs: Needs, options: Options) -> bool:
-    starts = needs.restores_from_node if options.environment.get("WARMIMAGE_SNAPSHOT_DIR") else needs.restores
-    return options.environment.get("WARMIMAGE_START", "") in starts
-
-
-def restore_capability(client: docker.DockerClient) -> str:
-    """Return the smaller of the two capabilities that restore a snapshot on this engine.
-
-    Whether it knows ``CHECKPOINT_RESTORE`` is asked by a container that cannot be made: an engine looks at the
-    capabilities before it looks for the image.  Docker's own seccomp profile lets ``clone3`` through, by which CRIU
-    gives a process its id, only to containers with ``SYS_ADMIN`` (profiles/seccomp/default.json); podman's to all.
-    """
-    try:
-        client.containers.create(f"warmimage-no-such-image:{uuid.uuid4().hex}", cap_add=["CHECKPOINT_RESTORE"])
-    except APIError as error:
-        if "capab" in str(error.explanation or error).lower():
-            _say_once("this Docker engine does not know CHECKPOINT_RESTORE: to restore, the container gets SYS_ADMIN")
-            return "SYS_ADMIN"
-    options = client.info().get("SecurityOptions") or []
-    if _is_docker(client) and any("seccomp" in option and "unconfined" not in option for option in options):
-        _say_once("Docker's seccomp profile lets only SYS_ADMIN restore: the container gets that")
-        return "SYS_ADMIN"
-    return "CHECKPOINT_RESTORE"
-
-
-def _is_docker(client: docker.DockerClient) -> bool:
-    """Return whether an engine is Docker's, not another one that speaks its API."""
-    return not any("podman" in str(part.get("Name", "")).lower() for part in client.version().get("Components") or [])
-
-
-@cache
-def _say_once(message: str) -> None:
-    note(message)
-
-
-def capture_arguments(plan: Plan, gpus: str, directory: str, variables: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the arguments of ``client.containers.create`` for a container that captures its engine.
-
-    Its environment is the image's own, and it has no network: what is captured holds nothing of this host.
-
-    Args:
-        plan: the image's plan.
-        gpus: as ``docker run --gpus`` takes them; empty for none.
-        directory: where it writes to.
-        variables: names of the image's variables, for one that has more than it was built with.
-
-    Raises:
-        UsageError: the GPUs asked for are in none of their forms.
-    """
-    return {
-        "command": ["capture", directory, *variables],
-        "name": f"warmimage-capture-{uuid.uuid4().hex[:12]}",
-        "user": "0",
-        "network_mode": "none",
-        "shm_size": plan.engine.shared_memory or None,
-        "cap_add": ["SYS_ADMIN", "SYS_PTRACE"],
-        "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
-        "healthcheck": {"test": ["NONE"]},
-        "use_config_proxy": False,  # the user's proxies, and their passwords, would be captured
-        "labels": {"dev.warmimage.capture": "1"},
-        "device_requests": [device_request(gpus)] if gpus else None,
-    }
 
 
 def device_request(gpus: str) -> DeviceRequest:
@@ -228,7 +144,7 @@ def start(container: Container) -> None:
 
     Raises:
         EnvironmentLacks: the host has no GPU runtime for the GPUs asked for, or the port is taken.
-        WarmimageError: the engine refuses.
+        WarmimageError: the Docker daemon refuses.
     """
     try:
         container.start()
@@ -248,7 +164,7 @@ def start(container: Container) -> None:
 
 
 def _host_port(container: Container) -> int:
-    """Return the host port that a container was created to publish; 0 where the engine was to choose one."""
+    """Return the host port that a container was created to publish; 0 where the daemon was to choose one."""
     for bindings in (container.attrs["HostConfig"]["PortBindings"] or {}).values():
         return int(bindings[0]["HostPort"] or 0)
     return 0

@@ -1,29 +1,35 @@
-"""From plan to build context: a folder that plain ``docker build`` builds."""
+"""From plan to build context: a directory that plain ``docker build`` or ``podman build`` builds."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
+import stat
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
-from . import model
+from . import model, planner
 from .errors import ConfigError, WarmimageError
 from .plan import Plan
 from .planner import Inputs
 from .render import dockerfile
 from .replacing import replaced
 
-#: Everything at the top of a context: a folder that holds more is not ours to replace.
+#: Everything at the top of a context: a directory that holds more is not ours to replace.
 _NAMES = frozenset(
-    {"Dockerfile", "plan.json", "imports.json", "warmimage.lock", "entrypoint", "wheels", "criu", "model"}
+    {"Dockerfile", "plan.json", "imports.json", "warmimage.lock", "entrypoint", "wheels", "model", "caches"}
 )
+
+#: Modes in an image: no builder but BuildKit has COPY --chmod, so the context's own modes must do.
+_FILE, _EXECUTABLE, _DIRECTORY = 0o644, 0o755, 0o755
 
 
 def write(plan: Plan, inputs: Inputs, directory: Path, *, link: bool = False) -> None:
-    """Write the context of a plan; the folder appears whole or not at all, and one written before is kept until then.
+    """Write the context of a plan; it appears whole or not at all, and one written before is kept until then.
 
     Args:
         plan: what the image is.
@@ -77,41 +83,90 @@ def _is_context(directory: Path) -> bool:
     return names <= _NAMES
 
 
+def imports(plan: Plan) -> dict[str, Any]:
+    """Return the part of a plan that the closure and the snapshot depend on, as ``imports.json`` has it.
+
+    Not the model's name and the port: another one must not import and capture everything again.
+    """
+    baseline = (
+        plan.snapshot.baseline
+        if plan.snapshot
+        else planner.baseline(plan.base.machine, plan.engine.name, plan.accelerator)
+    )
+    program = itertools.takewhile(lambda word: word not in (plan.model.path, plan.model.name), plan.engine.command)
+    return {
+        **plan.engine.model_dump(mode="json", include={"required_modules", "native_libraries", "import_environment"}),
+        **plan.closure.model_dump(mode="json", include={"modules", "later", "preload"}),
+        "accelerator": plan.accelerator,
+        "command": list(program),
+        "python": plan.python,
+        "user": plan.user,
+        "environment": sorted(plan.environment),
+        "baseline": baseline,  # of an image without a snapshot, too: it may get one later
+    }
+
+
 def _fill(made: Path, plan: Plan, inputs: Inputs, link: bool) -> None:
     made.mkdir()
-    made.chmod(0o755)
-    (made / "Dockerfile").write_text(dockerfile(plan), encoding="utf-8")
-    (made / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    # The closure's step sees what it needs and no more: another port or label does not import everything again.
-    imports = {
-        **plan.engine.model_dump(include={"required_modules", "native_libraries", "import_environment"}),
-        **plan.closure.model_dump(include={"modules", "later", "preload"}),
-    }
-    (made / "imports.json").write_text(json.dumps(imports, indent=1) + "\n", encoding="utf-8")
-    with as_file(files("warmimage.entrypoint")) as source:
-        shutil.copytree(source, made / "entrypoint", ignore=shutil.ignore_patterns("__pycache__", "py.typed"))
+    _write(made / "Dockerfile", dockerfile(plan))
+    _write(made / "plan.json", plan.model_dump_json(indent=1) + "\n")
+    _write(made / "imports.json", json.dumps(imports(plan), indent=1) + "\n")
+    _copy_entrypoint(made / "entrypoint")
     if inputs.wheelset:
         lock = inputs.wheelset.lock
         for wheel in lock.wheels:
             _put(inputs.wheelset.folder / wheel.file, made / "wheels" / wheel.file, link)
-        (made / "wheels" / "requirements.txt").write_text(lock.as_requirements(), encoding="utf-8")
-        (made / "warmimage.lock").write_text(lock.to_json(), encoding="utf-8")
-    if inputs.criu:
-        for source in sorted(inputs.criu.folder.rglob("*")):
-            if source.is_file():
-                _put(source, made / "criu" / source.relative_to(inputs.criu.folder), link)
+        _write(made / "wheels" / "requirements.txt", lock.as_requirements())
+        _write(made / "warmimage.lock", lock.to_json())
     if plan.weights == "bake" and inputs.model.directory:
         for file in model.files(inputs.model.directory, hub=inputs.model.revision is not None):
             _put(inputs.model.directory / file, made / "model" / file, link)
+    if plan.caches and inputs.caches:
+        copy_tree(inputs.caches, made / "caches")
+    for directory in (made, *(path for path in made.rglob("*") if path.is_dir())):
+        directory.chmod(_DIRECTORY)  # whatever the umask was; all of them are ours
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(_FILE)
+
+
+def _copy_entrypoint(target: Path) -> None:
+    with as_file(files("warmimage.entrypoint")) as source:
+        copy_tree(source, target, "__pycache__", "py.typed", "compile.py")  # that one is for the wheel's build
+
+
+def copy_tree(source: Path, target: Path, *ignored: str) -> None:
+    """Copy a directory, with modes that every user of an image can read by.
+
+    Args:
+        source: the directory.
+        target: is made.
+        ignored: patterns of names to leave out.
+    """
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*ignored))
+    for path in (target, *target.rglob("*")):
+        path.chmod(_DIRECTORY if path.is_dir() else _readable(path))
 
 
 def _put(source: Path, target: Path, link: bool) -> None:
-    """Put a file into the context, as a hard link where that is wanted and the file system allows it, else a copy."""
+    """Put a file into the context: as a hard link where that is wanted and possible, else as a copy.
+
+    A hard link is the user's own file and keeps its mode, so a file that an image's user could not read, or that
+    anybody may write, is copied.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if link:
+    source = source.resolve()
+    if link and source.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH) == stat.S_IROTH:
         try:
-            os.link(source.resolve(), target)
+            os.link(source, target)
             return
         except OSError:  # another file system, or one without hard links
             pass
     shutil.copy2(source, target)
+    target.chmod(_readable(target))
+
+
+def _readable(path: Path) -> int:
+    return _EXECUTABLE if path.stat().st_mode & stat.S_IXUSR else _FILE

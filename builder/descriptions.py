@@ -5,7 +5,7 @@ Apart from ``config`` so that ``--help`` need not import pydantic.
 
 from typing import Literal
 
-#: What ``start`` may say: the rungs of the ladder, from the fastest down.
+#: What ``start`` may say: a tier, the fastest first.
 Start = Literal["auto", "snapshot", "zygote", "preload", "plain"]
 
 DESCRIPTIONS = {
@@ -18,7 +18,7 @@ DESCRIPTIONS = {
     "weights": "Where weights come from: a volume at /model (mount), the image (bake), or a download at start.",
     "base_image": "Image to start from: an engine image (derive) or a Python image (compose).",
     "method": "derive adds layers to an engine image, compose installs wheels on a Python image, auto looks which.",
-    "wheelhouse": "Folder of wheels that compose installs from, and from nowhere else.",
+    "wheelhouse": "Directory of wheels that compose installs from, and from nowhere else.",
     "requirements": "Further requirement lines for compose.",
     "run": "Shell commands run on the base image as root, with every secret mounted at /run/secrets/ID.",
     "network": "Network of the build's own steps: none or default.",
@@ -30,7 +30,7 @@ DESCRIPTIONS = {
     "labels": "Labels of the image, beside its own.",
     "user": "Numeric user id that the server runs as, in group 0.",
     "record": "Start the built image once to see what it imports: auto (where this host can), off or require.",
-    "snapshot": "Capture the imported engine, to restore it at each start: auto (where this host can), off or require.",
-    "start": "Rung of the start-up ladder to begin with: auto or a tier's name. WARMIMAGE_START wins over it.",
+    "snapshot": "Capture the imported engine in the build, to restore at each start: auto, off or require.",
+    "start": "Start-up tier to begin with: auto or a tier's name. WARMIMAGE_START wins over it.",
     "max_size": "Fail with exit code 5 when the image is larger than this, such as 12GB.",
 }

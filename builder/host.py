@@ -1,17 +1,18 @@
-"""What this host would decline of an image: said before a start, not found out by one."""
+"""What this host would decline of an image, found before a start."""
 
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import docker
 
-from .entrypoint.accelerator import Accelerator
-from .entrypoint.snapshot.manifest import cpu_features
+from .entrypoint.tiers.snapshot.manifest import cpu_features
 from .plan import Plan
+from .planner import SNAPSHOT
+from .snapshot_facts import Captured
 
 
 @dataclass(frozen=True)
@@ -27,68 +28,57 @@ class Declined:
     reason: str
 
 
-def declined(client: docker.DockerClient, plan: Plan) -> list[Declined]:
+def declined(client: docker.DockerClient, plan: Plan, captured: Captured | None, absent: str) -> list[Declined]:
     """Return what an image's plan has that this host would not run.
 
-    Tiers ``zygote``, ``preload`` and ``plain`` need nothing of a host but what the engine itself needs.
+    Tiers ``zygote``, ``preload`` and ``plain`` need nothing of a host beyond the engine's own needs.
+
+    Args:
+        client: the Docker daemon's.
+        plan: the image's plan.
+        captured: the image's snapshot; ``None`` for none.
+        absent: why the image has no snapshot; empty where it has one.
     """
     found = []
     info = client.info()
     if plan.accelerator == "cuda" and not names_gpu(info):
-        found.append(Declined("engine", "the image serves on CUDA, and this Docker engine names no NVIDIA runtime"))
+        found.append(Declined("engine", "the image serves on CUDA, and this Docker daemon names no NVIDIA runtime"))
     machine = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
     if plan.base.machine != machine.get(str(info["Architecture"]), info["Architecture"]):
         found.append(Declined("engine", f"the image is for {plan.base.machine}, this host is {info['Architecture']}"))
-    mismatch = snapshot_mismatch(info, plan)
-    if mismatch:
-        found.append(Declined("snapshot", mismatch))
+    if SNAPSHOT in plan.tiers:
+        mismatch = snapshot_mismatch(info, captured, cpu_features()) if captured else absent
+        if mismatch:
+            found.append(Declined(SNAPSHOT, mismatch))
     if plan.start in plan.tiers:
         skipped = plan.tiers[: plan.tiers.index(plan.start)]
         found += [Declined(tier, f"the plan starts at {plan.start}") for tier in skipped]
     return found
 
 
-def snapshot_mismatch(info: dict[str, Any], plan: Plan) -> str:
-    """Return why an engine's host would not restore an image's snapshot, as far as it can be told from outside.
-
-    What a container is granted decides too: ``warmimage run`` grants it, ``doctor`` tries it.
+def snapshot_mismatch(info: dict[str, Any], captured: Captured, here: Iterable[str]) -> str:
+    """Return why a daemon's host would not restore a snapshot, as far as this shows from outside a container.
 
     Args:
-        info: what the engine says of itself.
-        plan: the image's plan.
+        info: the daemon's answer to ``docker info``.
+        captured: the snapshot.
+        here: flags of this machine's CPU.
 
     Returns:
-        The reason; empty for an image without a snapshot too.
+        The reason, or an empty string.
     """
-    made = plan.snapshot
-    if not made:
+    if str(info["KernelVersion"]) != os.uname().release:
+        return ""  # the daemon is on another machine, and the API does not describe that machine's CPU
+    absent = sorted(set(captured.cpu_features) - set(here))
+    if not absent:
         return ""
-    kernel = str(info["KernelVersion"])
-    if _version(kernel) < _version(made.kernel):
-        return f"kernel {kernel} is older than {made.kernel}, on which it was captured"
-    if kernel == os.uname().release:  # the engine is on this machine: its processors and GPUs are seen
-        absent = sorted(set(made.cpu_features) - set(cpu_features()))
-        if absent:
-            return f"this CPU lacks {', '.join(absent[:5])}{' and others' if len(absent) > 5 else ''}"
-        here = Accelerator.here()
-        seen = tuple(gpu for gpu in here.gpus if gpu in made.gpus)  # a container may be given only some of them
-        differs = Accelerator(made.driver, made.gpus).mismatch(replace(here, gpus=seen or here.gpus))
-        if differs:
-            return differs
-    if plan.user and any("no-new-privileges" in option for option in info.get("SecurityOptions") or []):
-        return "this Docker engine sets no_new_privs on every container, which keeps CRIU from its capability"
-    return ""
-
-
-def _version(release: str) -> tuple[int, ...]:
-    """Return the major and minor version in a kernel's release."""
-    return tuple(int(number) for number in re.findall(r"\d+", release)[:2])
+    return f"this CPU lacks {', '.join(absent[:5])}{' and others' if len(absent) > 5 else ''}"
 
 
 def names_gpu(info: dict[str, Any]) -> bool:
-    """Return whether a Docker engine names an NVIDIA GPU: a runtime, or a device of the container device interface.
+    """Return whether a Docker daemon names an NVIDIA GPU: a runtime, or a device of the container device interface.
 
-    An engine may give GPUs by a hook that it does not name: this tells what to look at, not what must fail.
+    A daemon may give GPUs by a hook that it does not name: a missing name is a hint, not a proof.
     """
     devices = info.get("DiscoveredDevices") or []
     return "nvidia" in (info.get("Runtimes") or {}) or any("nvidia.com" in str(device) for device in devices)

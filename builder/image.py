@@ -1,4 +1,4 @@
-"""What an image of ours says about itself: its plan, and its size by purpose."""
+"""What an image of ours says about itself: its plan, its snapshot, and its size by purpose."""
 
 from __future__ import annotations
 
@@ -10,22 +10,37 @@ import docker
 from docker.models.images import Image
 from pydantic import ValidationError
 
-from . import docker_engine
+from . import docker_engine, snapshot_facts
 from .errors import ConfigError
-from .plan import Plan
+from .plan import MODEL_PATH, Plan
+from .snapshot_facts import Captured
 
-PURPOSES = ("base", "steps", "wheels", "bytecode", "criu", "weights", "closure", "entrypoint", "settings", "snapshot")
+PURPOSES = (
+    "base", "steps", "wheels", "bytecode", "weights", "entrypoint", "closure", "settings", "caches", "snapshot",
+)  # fmt: skip
 
-#: What marks a layer's purpose in the image's history: words of the template's instructions.
+
+def _copied_to(*directories: str) -> re.Pattern[str]:
+    """Return what marks a COPY to one of these directories.
+
+    Only the destination is in every builder's history: BuildKit writes ``COPY source destination``, the classic builder
+    and buildah write ``#(nop) COPY dir:HASH in destination``.
+    """
+    return re.compile(rf"\bCOPY .*\s(?:{'|'.join(map(re.escape, directories))})/?\s*(?:#|$)")
+
+
+#: What marks a layer's purpose in the image's history: words of the template's instructions, with the paths of
+#: ``planner.FOLDERS``.
 _MARKS = (
-    ("steps", re.compile(r"^RUN .*sh -euc ")),  # first: a user's own command may hold any of the words below
-    ("wheels", re.compile(r"--requirement /wheels/requirements\.txt")),
-    ("criu", re.compile(r"\bcriu_folder\.py\b")),
-    ("snapshot", re.compile(r"COPY (--\S+ )*snapshot/ ")),
-    ("bytecode", re.compile(r"\bbytecode\.py\b")),
-    ("closure", re.compile(r"\brecord\.py\b")),
-    ("weights", re.compile(r"COPY (--\S+ )*model/ ")),
-    ("entrypoint", re.compile(r"COPY (--\S+ )*entrypoint/ |-m compileall ")),
+    # First: a user's own command may hold any of the words below.  Metadata and copies may hold that command.
+    ("steps", re.compile(r"^(?!COPY|LABEL|ENV|/bin/sh -c #\(nop\)).*\bsh -euc ")),
+    ("wheels", _copied_to("/opt/engine")),
+    ("snapshot", re.compile(r"/opt/warmimage/entrypoint capture ")),
+    ("caches", _copied_to("/opt/warmimage/caches")),
+    ("bytecode", re.compile(r"/compile-bytecode\.py\b")),
+    ("closure", re.compile(r"\brecord\.py\b|/imports\.json\b")),
+    ("weights", _copied_to(MODEL_PATH)),
+    ("entrypoint", re.compile(rf"{_copied_to('/opt/warmimage/entrypoint').pattern}|-m compileall ")),
 )
 
 #: The template's first instruction: what is older belongs to the base image.
@@ -44,6 +59,8 @@ class ImageReport:
         labels: all labels but the plan's.
         size_bytes: its size.
         sizes: bytes by purpose, in layer order; zero where a purpose has no layer.
+        snapshot: the snapshot in it, or ``None``.
+        snapshot_absent: why it has no snapshot; empty where it has one.
     """
 
     reference: str
@@ -53,27 +70,33 @@ class ImageReport:
     labels: dict[str, str]
     size_bytes: int
     sizes: dict[str, int]
+    snapshot: Captured | None = None
+    snapshot_absent: str = ""
 
 
 def inspect(client: docker.DockerClient, reference: str) -> ImageReport:
     """Read an image back.
 
     Raises:
-        WarmimageError: there is no such image.
+        WarmimageError: there is no such image, or the manifest of its snapshot is damaged.
         ConfigError: it is not one of ours, or from a version with another plan.
     """
     with docker_engine.api_errors(f"cannot inspect {reference}"):
         image = client.images.get(reference)
         history = image.history()
     labels = dict(image.labels)
+    plan = plan_of(image, reference)
+    captured, absent = snapshot_facts.read(client, reference, plan)
     return ImageReport(
         reference=reference,
         id=str(image.id),
         digests=tuple(image.attrs.get("RepoDigests") or ()),
-        plan=plan_of(image, reference),
+        plan=plan,
         labels={name: value for name, value in sorted(labels.items()) if name != "dev.warmimage.plan"},
         size_bytes=docker_engine.size_bytes(image),
         sizes=sizes_by_purpose(history),
+        snapshot=captured,
+        snapshot_absent=absent,
     )
 
 

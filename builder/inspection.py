@@ -10,6 +10,7 @@ from dataclasses import asdict
 from .console import human_bytes
 from .host import Declined
 from .image import ImageReport
+from .snapshot_facts import Captured
 
 
 def to_json(report: ImageReport, host: Sequence[Declined]) -> str:
@@ -21,6 +22,8 @@ def to_json(report: ImageReport, host: Sequence[Declined]) -> str:
         "size_bytes": report.size_bytes,
         "sizes": report.sizes,
         "tiers": report.plan.tiers,
+        "snapshot": _snapshot_data(report.snapshot) if report.snapshot else None,
+        "snapshot_absent": report.snapshot_absent,
         "declined_here": [asdict(entry) for entry in host],
         "labels": report.labels,
         "plan": report.plan.model_dump(),
@@ -48,12 +51,7 @@ def _lines(report: ImageReport, host: Sequence[Declined]) -> Iterator[str]:
         "user": f"{plan.user}:0",
         "tiers": ", ".join(plan.tiers) + f" (start: {plan.start})",
     }
-    if plan.snapshot:
-        made = plan.snapshot
-        facts["snapshot"] = (
-            f"{human_bytes(made.bytes)}, {made.modules} modules, captured by CRIU {made.criu} on kernel {made.kernel}"
-        )
-        facts["to restore"] = "--cap-add CHECKPOINT_RESTORE, or SYS_ADMIN where the engine does not know that"
+    facts["snapshot"] = _snapshot(report.snapshot) if report.snapshot else f"none: {report.snapshot_absent}"
     if plan.wheels:
         facts["wheels"] = f"{plan.wheels.count}, lock {plan.wheels.fingerprint[:12]}"
     for name, value in facts.items():
@@ -70,3 +68,17 @@ def _lines(report: ImageReport, host: Sequence[Declined]) -> Iterator[str]:
     yield "labels:"
     for name, value in report.labels.items():
         yield f"  {name}={value}"
+
+
+def _snapshot(captured: Captured) -> str:
+    """Return a snapshot's facts in one line."""
+    baseline = f" for {captured.baseline}" if captured.baseline else ""
+    return (
+        f"{human_bytes(captured.bytes)}, {captured.modules} modules, captured on kernel {captured.kernel} "
+        f"({captured.machine}{baseline})"
+    )
+
+
+def _snapshot_data(captured: Captured) -> dict[str, object]:
+    """Return a snapshot's facts as data; of the environment only the names of variables, for a value may be secret."""
+    return {**captured.model_dump(exclude={"environment"}), "variables": captured.variables}

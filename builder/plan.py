@@ -72,39 +72,18 @@ class ClosurePlan(Frozen):
     recorded: bool = False
 
 
-class CriuPlan(Frozen):
-    """The CRIU folder in the image; its ``criu.json`` names every package."""
-
-    version: str
-    fingerprint: str
-
-
 class SnapshotPlan(Frozen):
-    """The snapshot in the image: what its manifest says that a host can be compared with.
+    """The snapshot that the image's own build captures; what was captured is in the image's ``manifest.json``.
 
     Attributes:
-        manifest: SHA-256 of ``manifest.json``.
-        source: id of the image that it was captured from.
-        bytes: its size.
-        criu: version of CRIU that made it.
-        kernel: release of the kernel that it was captured on.
-        machine: the processor's architecture.
-        cpu_features: flags that a processor must have.
-        modules: how many modules it has imported.
-        driver: version of the GPUs' driver where it was captured, empty for none.
-        gpus: the models of the GPUs there.
+        required: whether the build fails where the engine cannot be captured.
+        native: SHA-256 of the native files that restore it, for the image's machine.
+        baseline: the instruction set that it is captured for, such as ``x86-64-v3``; empty where there is none.
     """
 
-    manifest: str
-    source: str
-    bytes: int
-    criu: str
-    kernel: str
-    machine: str
-    cpu_features: tuple[str, ...]
-    modules: int
-    driver: str = ""
-    gpus: tuple[str, ...] = ()
+    required: bool
+    native: str
+    baseline: str
 
 
 class CachesPlan(Frozen):
@@ -171,11 +150,10 @@ class Plan(Frozen):
         method: ``derive`` adds layers to an engine image, ``compose`` installs wheels on a Python image.
         python: path of the engine's interpreter in the image.
         weights: where weights come from.
-        tiers: the rungs of the start-up ladder that are baked in, from the fastest down.
-        start: the rung to begin with.
+        tiers: the start-up tiers of the image, the fastest first.
+        start: the tier to begin with.
         secrets: ids of the build secrets, never their values.
-        criu: the CRIU folder, where the image has one.
-        snapshot: the snapshot, where the image has one.
+        snapshot: how a snapshot is captured; ``None`` where the configuration says ``snapshot: off``.
         caches: the compile caches, where the image has them.
     """
 
@@ -198,6 +176,5 @@ class Plan(Frozen):
     labels: dict[str, str]
     run: tuple[str, ...]
     secrets: tuple[str, ...]
-    criu: CriuPlan | None = None
     snapshot: SnapshotPlan | None = None
     caches: CachesPlan | None = None

@@ -7,42 +7,58 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from . import __version__, base, criu, docker_engine, engines, lock, model, wheels
+from . import __version__, base, docker_engine, engines, lock, model, wheels
 from .config import Config
 from .console import note
 from .engines import EngineAdapter
 from .engines.adapter import SERVED_DIRECTORY
 from .entrypoint.tiers import TIERS
-from .errors import ConfigError, WarmimageError
+from .entrypoint.tiers.snapshot.native import native_digest
+from .errors import ConfigError, EnvironmentLacks
 from .plan import (
     MODEL_PATH,
     BasePlan,
     ClosurePlan,
-    CriuPlan,
     EnginePlan,
     Folders,
     LoadingPlan,
     ModelPlan,
     Plan,
+    SnapshotPlan,
     WheelsPlan,
 )
 
-#: The product's own folder in an image, the user's home, and the virtual environment that compose installs into.
+#: The product's own directory in an image, the user's home, and the virtual environment that compose installs into.
 FOLDERS = Folders(root="/opt/warmimage", home="/home/warmimage", engine="/opt/engine")
 
-#: The tiers of an image that is built; ``snapshot`` comes with the snapshot that is captured from it.
-_TIERS = tuple(tier.name for tier in TIERS if tier.name != "snapshot")
+#: The tier that only an image with a snapshot has.
+SNAPSHOT = "snapshot"
+
+_TIERS = tuple(tier.name for tier in TIERS)
+
+#: The instruction set that a snapshot is captured for, by machine; none is known for other machines.
+_BASELINES = {"x86_64": "x86-64-v3"}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The resolved inputs of a plan, and where their files are on this machine."""
+    """The resolved inputs of a plan, and where their files are on this machine.
+
+    Attributes:
+        adapter: the engine's.
+        model: the model.
+        base: the base image.
+        wheelset: the wheels to install; ``None`` where the base image holds the engine.
+        snapshot: how a snapshot is captured; ``None`` for none.
+        caches: directory of the compile caches that go into the image; ``None`` for none.
+    """
 
     adapter: EngineAdapter
     model: model.Model
     base: base.Base
     wheelset: wheels.Wheelset | None
-    criu: criu.Criu | None = None
+    snapshot: SnapshotPlan | None = None
+    caches: Path | None = None
 
 
 def resolve(config: Config, lock_file: Path) -> Inputs:
@@ -67,21 +83,62 @@ def resolve(config: Config, lock_file: Path) -> Inputs:
         wheelset = wheels.resolve(
             requirements, wheels.Target.of(start, config.accelerator), config.wheelhouse, lock_file
         )
-    return Inputs(adapter, found, start, wheelset, _criu(config, start.machine))
+    return Inputs(adapter, found, start, wheelset, snapshot_plan(config, start.machine))
 
 
-def _criu(config: Config, machine: str) -> criu.Criu | None:
-    """Return CRIU for the image, ``None`` where no snapshot is wanted or CRIU is not to be had."""
+def snapshot_plan(config: Config, machine: str) -> SnapshotPlan | None:
+    """Return how the image's build captures a snapshot; ``None`` where none is wanted or there are no native files.
+
+    Args:
+        config: says whether a snapshot is wanted, and whether it is required.
+        machine: the image's architecture.
+
+    Raises:
+        EnvironmentLacks: it is required, and there are no native files for this machine.
+    """
     if config.snapshot == "off":
         return None
     try:
-        return criu.prepare(machine)
-    except WarmimageError as error:
+        return SnapshotPlan(
+            required=config.snapshot == "require",
+            native=native_digest(machine),
+            baseline=baseline(machine, config.engine, config.accelerator),
+        )
+    except LookupError:
         if config.snapshot == "require":
-            raise
-        problem = error.problems[0]
-        note(f"no tier snapshot in this image: {problem.what}" + (f" ({problem.got})" if problem.got else ""))
+            raise EnvironmentLacks(
+                "a snapshot cannot be captured on this machine type", where="snapshot", got=machine,
+                fix="--snapshot auto, or --snapshot off",
+            ) from None  # fmt: skip
+        note(f"no snapshot in this image: there is no native part for {machine}")
         return None
+
+
+def baseline(machine: str, engine: str, accelerator: str) -> str:
+    """Return the instruction set that a snapshot is captured for; empty for that of the capturing CPU.
+
+    Args:
+        machine: the image's architecture, for which one must be known.
+        engine: the engine's name: one that picks its kernels by the CPU when it is imported has no baseline.
+        accelerator: what it serves on.
+    """
+    return "" if accelerator in engines.get(engine).kernels_at_import else _BASELINES.get(machine, "")
+
+
+def with_snapshot(plan: Plan, snapshot: SnapshotPlan | None) -> Plan:
+    """Return the same plan with another snapshot, or without one: its tiers and its label follow.
+
+    Args:
+        plan: any plan.
+        snapshot: how the snapshot is captured; ``None`` for none.
+    """
+    tiers = _tiers(snapshot)
+    labels = {**plan.labels, "dev.warmimage.tiers": ",".join(tiers)}
+    return plan.model_copy(update={"snapshot": snapshot, "tiers": tiers, "labels": labels})
+
+
+def _tiers(snapshot: SnapshotPlan | None) -> tuple[str, ...]:
+    return tuple(name for name in _TIERS if snapshot or name != SNAPSHOT)
 
 
 def _check_method(config: Config, adapter: EngineAdapter) -> None:
@@ -190,14 +247,14 @@ def make_plan(config: Config, inputs: Inputs, lock_file: lock.Lock | None = None
         weights=config.weights,
         python=f"{FOLDERS.engine}/bin/python" if locked else start.python,
         folders=FOLDERS,
-        tiers=_TIERS,
+        tiers=_tiers(inputs.snapshot),
         start=config.start,
         user=config.user,
         environment=environment,
-        labels=_labels(config, adapter, found, start, version),
+        labels=_labels(config, inputs, version),
         run=config.run,
         secrets=tuple(secret.split(",")[0].removeprefix("id=") for secret in config.secrets),
-        criu=CriuPlan(version=inputs.criu.version, fingerprint=inputs.criu.fingerprint) if inputs.criu else None,
+        snapshot=inputs.snapshot,
     )
 
 
@@ -219,9 +276,8 @@ def _wheels_plan(locked: lock.Lock) -> WheelsPlan:
     )  # fmt: skip
 
 
-def _labels(
-    config: Config, adapter: EngineAdapter, found: model.Model, start: base.Base, version: str
-) -> dict[str, str]:
+def _labels(config: Config, inputs: Inputs, version: str) -> dict[str, str]:
+    adapter, found, start = inputs.adapter, inputs.model, inputs.base
     labels = {
         "org.opencontainers.image.title": found.name,
         "org.opencontainers.image.description": f"{adapter.name} {version} serving {found.name}",
@@ -232,6 +288,6 @@ def _labels(
         "dev.warmimage.model": found.reference,
         "dev.warmimage.revision": found.revision or "",
         "dev.warmimage.weights": config.weights,
-        "dev.warmimage.tiers": ",".join(_TIERS),
+        "dev.warmimage.tiers": ",".join(_tiers(inputs.snapshot)),
     }
     return {**{name: value for name, value in labels.items() if value}, **config.labels}

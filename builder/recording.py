@@ -1,13 +1,15 @@
-"""The closure, from a real start: run the built image once, and see what every process of the engine imports."""
+"""A real start, recorded: the built image runs once, and shows what its engine imports and what it compiles."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import docker
@@ -15,35 +17,71 @@ from docker.models.containers import Container
 from platformdirs import user_cache_path
 from pydantic import ValidationError
 
-from . import containers, temporary, timeline
+from . import compiled, containers, docker_engine, replacing, temporary, timeline
 from .bench import asking, usage
+from .console import note
 from .containers import Options
+from .entrypoint.accelerator import Accelerator
 from .errors import WarmimageError
-from .plan import ClosurePlan, Plan
+from .plan import CachesPlan, ClosurePlan, Plan
 
 #: Seconds that the start may take, its weights included.
 PATIENCE = 900.0
 
-#: The first processes are forked, so that it is seen which libraries the engine preloads into them; all are traced.
-_ENVIRONMENT = {"WARMIMAGE_START": "zygote", "WARMIMAGE_TRACE": "imports"}
+#: The first processes are forked, so that it is seen which libraries the engine preloads into them.
+_FORKED = {"WARMIMAGE_START": "zygote"}
+
+#: Every process says what it imports.
+_TRACED = {**_FORKED, "WARMIMAGE_TRACE": "imports"}
 
 #: Modules by which the interpreter itself starts, and ours.
 _NOT_THE_ENGINES = ("sitecustomize", "usercustomize", "entrypoint", "__mp_main__")
 
 
-def cached(plan: Plan) -> ClosurePlan | None:
-    """Return what an earlier build has recorded of the same engine, base image and arguments, or ``None``."""
-    try:
-        return ClosurePlan.model_validate_json(_cache_file(plan).read_bytes())
-    except (OSError, ValidationError):
-        return None
+@dataclass(frozen=True)
+class Recorded:
+    """What real starts of an image have shown.
+
+    Attributes:
+        closure: what the engine imports.
+        caches: the compile caches, or ``None``.
+        directory: where the compile caches are on this machine.
+    """
+
+    closure: ClosurePlan
+    caches: CachesPlan | None
+    directory: Path | None
 
 
-def record(client: docker.DockerClient, image: str, plan: Plan, model_dir: Path | None) -> ClosurePlan:
-    """Start a built image, have it answer once, and return what its processes imported; it is kept for later builds.
+def cached(plan: Plan, model_dir: Path | None) -> Recorded | None:
+    """Return what an earlier build has recorded of the same engine, base image and arguments, or ``None``.
+
+    A recording without compile caches is not enough where this host can have them: the model may not have been there,
+    or a start failed.
 
     Args:
-        client: the engine.
+        plan: the plan, with the modules that the adapter lists.
+        model_dir: the model, where it is on this machine.
+    """
+    try:
+        closure = ClosurePlan.model_validate_json(_closure_file(plan).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    directory = _caches_directory(plan)
+    try:
+        return Recorded(closure, compiled.read_manifest(directory), directory)
+    except WarmimageError:
+        return None if compiled.wanted(plan, model_dir) else Recorded(closure, None, None)
+
+
+def record(client: docker.DockerClient, image: str, plan: Plan, model_dir: Path | None) -> Recorded:
+    """Start a built image, have it answer once, and keep what this shows for later builds too.
+
+    The start that shows the imports is also the first that compiles.  Compile caches save time and decide nothing:
+    without them the closure is still worth keeping.
+
+    Args:
+        client: the Docker daemon's.
         image: its tag.
         plan: its plan.
         model_dir: the model, where the image does not hold it.
@@ -51,21 +89,114 @@ def record(client: docker.DockerClient, image: str, plan: Plan, model_dir: Path 
     Raises:
         WarmimageError: the server does not come up here; the message says why.
     """
-    options = Options(
-        model_dir=model_dir if plan.model.mounted else None, port=0, environment=dict(_ENVIRONMENT),
-        gpus="all" if plan.accelerator == "cuda" else "", name=f"warmimage-record-{uuid.uuid4().hex[:12]}",
-    )  # fmt: skip
-    words = containers.create_arguments(client, containers.needs_of(plan, ()), options, {"dev.warmimage.record": "1"})
-    with temporary.created(client, image, words, "a container of the new image") as container:
-        containers.start(container)
-        wait_ready(container, containers.timeline_path(plan, _ENVIRONMENT))
-        ask_once(container, plan)
-        events = timeline.fetch(container, containers.timeline_path(plan, _ENVIRONMENT))
-    found = closure_of(events, plan.closure.modules)
-    file = _cache_file(plan)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    target = _caches_directory(plan)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".recording-") as name:
+        first = Path(name) / "1"
+        found: CachesPlan | None = None
+        with started(client, image, plan, model_dir, gpus_of(plan), _TRACED) as container:
+            # The events come first: a collection that fails must not cost the closure.
+            events = timeline.fetch(container, containers.timeline_path(plan, _TRACED))
+            closure = closure_of(events, plan.closure.modules)
+            _keep_closure(plan, closure)
+            with without_caches():
+                if compiled.wanted(plan, model_dir):
+                    found = compiled.collect(container, plan, first)
+        with without_caches():
+            if found:
+                last, found = _compile_again(client, image, plan, model_dir, gpus_of(plan), first, found)
+                with replacing.replaced(target) as made:
+                    last.rename(made)
+                return Recorded(closure, found, target)
+    return Recorded(closure, None, None)
+
+
+def collect(
+    client: docker.DockerClient, image: str, plan: Plan, model_dir: Path | None, gpus: str, directory: Path
+) -> CachesPlan:
+    """Start an image as often as it takes to have its compile caches, and bring them into a directory.
+
+    Args:
+        client: the Docker daemon's.
+        image: its tag.
+        plan: its plan.
+        model_dir: the model, where the image does not hold it.
+        gpus: as ``docker run --gpus`` takes them; empty for none.
+        directory: is made.
+
+    Raises:
+        WarmimageError: the server does not come up here, or leaves no cache; the message says why.
+    """
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".compiling-") as name:
+        first = Path(name) / "1"
+        with started(client, image, plan, model_dir, gpus, _FORKED) as container:
+            found = compiled.collect(container, plan, first)
+        last, found = _compile_again(client, image, plan, model_dir, gpus, first, found)
+        last.rename(directory)
     return found
+
+
+def _compile_again(
+    client: docker.DockerClient, image: str, plan: Plan, model_dir: Path | None, gpus: str, first: Path,
+    found: CachesPlan,
+) -> tuple[Path, CachesPlan]:  # fmt: skip
+    """Start again with the compile caches so far, where more than one start is needed; return the last ones."""
+    for number in range(2, compiled.starts(plan) + 1):
+        following = first.with_name(str(number))
+        with started(client, image, plan, model_dir, gpus, _FORKED, caches=first) as container:
+            found = compiled.collect(container, plan, following)
+        first = following
+    return first, found
+
+
+@contextlib.contextmanager
+def started(
+    client: docker.DockerClient, image: str, plan: Plan, model_dir: Path | None, gpus: str,
+    environment: Mapping[str, str], caches: Path | None = None,
+) -> Iterator[Container]:  # fmt: skip
+    """Give a container whose server is ready and has answered once.
+
+    Args:
+        client: the Docker daemon's.
+        image: its tag.
+        plan: its plan.
+        model_dir: the model, where the image does not hold it.
+        gpus: as ``docker run --gpus`` takes them; empty for none.
+        environment: variables of the container.
+        caches: compile caches to put into it first.
+
+    Raises:
+        WarmimageError: the server does not come up; the message says why.
+    """
+    options = Options(
+        model_dir=model_dir if plan.model.mounted else None, port=0, environment=dict(environment), gpus=gpus,
+        name=f"warmimage-record-{uuid.uuid4().hex[:12]}",
+    )  # fmt: skip
+    words = containers.create_arguments(containers.needs_of(plan, ()), options, {"dev.warmimage.record": "1"})
+    with temporary.created(client, image, words, "a container of the new image") as container:
+        if caches:
+            compiled.put(container, plan, caches)
+        containers.start(container)
+        with docker_engine.api_errors("the container cannot be followed"):
+            wait_ready(container, containers.timeline_path(plan, environment))
+            ask_once(container, plan)
+        yield container
+
+
+@contextlib.contextmanager
+def without_caches() -> Iterator[None]:
+    """Turn an error of the block into one line that says why the image gets no compile caches."""
+    try:
+        yield
+    except WarmimageError as error:
+        problem = error.problems[0]
+        reason = " ".join(f"{problem.what}: {problem.got}".split()).removesuffix(":")
+        note(f"no compile caches in this image: {reason}")
+
+
+def gpus_of(plan: Plan) -> str:
+    """Return the GPUs that a container of an image gets, as ``docker run --gpus`` takes them."""
+    return "all" if plan.accelerator == "cuda" else ""
 
 
 def closure_of(events: Sequence[timeline.Event], listed: Sequence[str]) -> ClosurePlan:
@@ -125,12 +256,31 @@ def ask_once(container: Container, plan: Plan) -> None:
             asking.first_token(address, plan.model.name, time.monotonic() + 60)
 
 
-def _cache_file(plan: Plan) -> Path:
-    """Return the file of what decides the closure: the engine, where it runs, the model's kind, the arguments."""
-    parts = [
+def _keep_closure(plan: Plan, closure: ClosurePlan) -> None:
+    file = _closure_file(plan)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(closure.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _closure_file(plan: Plan) -> Path:
+    return user_cache_path("warmimage") / "closures" / f"{_digest(_parts(plan))}.json"
+
+
+def _caches_directory(plan: Plan) -> Path:
+    """Return where the compile caches are kept: beside what decides the closure, the model and the GPUs count."""
+    accelerator = Accelerator.here().to_dict() if plan.accelerator == "cuda" else None
+    parts = [*_parts(plan), plan.model.reference, plan.model.revision, accelerator]
+    return user_cache_path("warmimage") / "caches" / _digest(parts)
+
+
+def _parts(plan: Plan) -> list[object]:
+    """Return what decides the closure: the engine, where it runs, the model's kind, the arguments."""
+    return [
         plan.tool_version, plan.engine.model_dump(mode="json"), plan.base.model_dump(mode="json"), plan.accelerator,
         plan.wheels.fingerprint if plan.wheels else None, plan.model.architecture, plan.environment, plan.run,
         plan.closure.modules,
     ]  # fmt: skip
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return user_cache_path("warmimage") / "closures" / f"{digest[:32]}.json"
+
+
+def _digest(parts: Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import posixpath
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -36,11 +37,14 @@ def dockerfile(plan: Plan) -> str:
     return environment().get_template("Dockerfile.j2").render(plan=plan)
 
 
-def snapshot_dockerfile(plan: Plan, source: str) -> str:
-    """Return the Dockerfile that adds a snapshot.
+def snapshot_dockerfile(plan: Plan, source: str, *, caches: bool, names: Sequence[str]) -> str:
+    """Return the Dockerfile that adds a snapshot to an image.
 
     Args:
         plan: the plan of the image with the snapshot.
-        source: tag of the image that it was captured from.
+        source: tag of the image to start from.
+        caches: whether the context holds compile caches to add.
+        names: names of the variables that the image has.
     """
-    return environment().get_template("Snapshot.Dockerfile.j2").render(plan=plan, source=source)
+    template = environment().get_template("Snapshot.Dockerfile.j2")
+    return template.render(plan=plan, source=source, caches=plan.caches if caches else None, names=names)

@@ -1,4 +1,4 @@
-"""Run an image as it wants to be run: mounts, ports, GPUs and privileges from its plan."""
+"""Run an image with the mounts, ports and GPUs of its plan; a user other than root gets no capability."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def run(client: docker.DockerClient, reference: str, options: Options) -> Starte
     Raises:
         UsageError: a model directory is needed and not given, or the reverse.
         EnvironmentLacks: the host has no GPU runtime for the GPUs asked for, or the port is taken.
-        WarmimageError: the engine refuses.
+        WarmimageError: the Docker daemon refuses.
     """
     with docker_engine.api_errors(f"cannot run {reference}"):
         image = client.images.get(reference)
     plan = plan_of(image, reference)
     check(plan, options)
-    words = create_arguments(client, needs_of(plan, options.arguments), options, {"dev.warmimage.run": "1"})
+    words = create_arguments(needs_of(plan, options.arguments), options, {"dev.warmimage.run": "1"})
     with docker_engine.api_errors(f"cannot create a container of {reference}"):
         container = client.containers.create(reference, **words)
     path = timeline_path(plan, options.environment)

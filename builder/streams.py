@@ -1,4 +1,4 @@
-"""What the engine's API streams: chunks of an archive, read as a file and brought into a folder."""
+"""Archives that the Docker API streams: one file read, or a directory copied to this machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from docker.errors import NotFound
 from docker.models.containers import Container
 
 from . import docker_engine
@@ -33,14 +34,14 @@ class Stream:
 
 
 def fetch(container: Container, directory: str, folder: Path, what: str) -> None:
-    """Bring the regular files of a container's directory into a folder, through the engine: it may be another machine.
+    """Copy the regular files of a container's directory here, through the API: the daemon may be on another machine.
 
     Files are readable by everybody, and executable where they were.
 
     Args:
         container: the container.
         directory: in it.
-        folder: is made.
+        folder: the directory to make.
         what: what they are, for an error: ``the snapshot``.
 
     Raises:
@@ -64,3 +65,27 @@ def fetch(container: Container, directory: str, folder: Path, what: str) -> None
                     file.chmod(0o755 if member.mode & 0o100 else 0o644)
         except tarfile.TarError as error:
             raise WarmimageError(f"{what} cannot be fetched", got=str(error)) from None
+
+
+def read(container: Container, path: str) -> bytes | None:
+    """Return the content of one regular file of a container, which need not run; ``None`` where there is none.
+
+    Args:
+        container: the container.
+        path: the file's path in it.
+
+    Raises:
+        WarmimageError: it cannot be fetched.
+    """
+    with docker_engine.api_errors(f"{path} cannot be fetched"):
+        try:
+            chunks, _ = container.get_archive(path)
+        except NotFound:
+            return None
+        try:
+            with tarfile.open(fileobj=cast(IO[bytes], Stream(chunks)), mode="r|") as archive:
+                member = archive.next()
+                source = archive.extractfile(member) if member and member.isreg() else None
+                return source.read() if source else None
+        except tarfile.TarError as error:
+            raise WarmimageError(f"{path} cannot be fetched", got=str(error)) from None

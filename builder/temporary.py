@@ -1,19 +1,23 @@
-"""Containers that do not outlive a block, whenever the command is interrupted."""
+"""Containers and tags that do not outlive a block, whenever the command is interrupted."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import uuid
 from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any
 
 import docker
-from docker.errors import NotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 from docker.models.containers import Container
 
 from . import docker_engine
+
+#: Repository of the tags by which a build is given an image to start from: no builder starts from an id.
+_REPOSITORY = "warmimage-build"
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -22,7 +26,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def undisturbed() -> Iterator[None]:
     """Put off signals that end the command until the block has run: making or removing a container is not cut short.
 
-    A request that was cut short would go on in the engine, and leave a container that nobody knows of.
+    A request that was cut short would go on in the Docker daemon, and leave a container that nobody knows of.
     """
     came: list[int] = []
 
@@ -50,13 +54,13 @@ def created(client: docker.DockerClient, image: str, words: Mapping[str, Any], w
     """Make a container for the block, and remove it after it.
 
     Args:
-        client: the engine.
+        client: the Docker daemon's.
         image: its image.
         words: further arguments of ``client.containers.create``.
-        what: what it is, for an error: ``a container that captures``.
+        what: what it is, for an error: ``a container of the image``.
 
     Raises:
-        WarmimageError: the engine refuses.
+        WarmimageError: the Docker daemon refuses.
     """
     container: Container | None = None
     try:
@@ -66,3 +70,14 @@ def created(client: docker.DockerClient, image: str, words: Mapping[str, Any], w
     finally:
         if container:
             remove(container)
+
+
+@contextlib.contextmanager
+def tagged(client: docker.DockerClient) -> Iterator[str]:
+    """Give a tag for the block; after it the tag is removed, and with it an image that has no other."""
+    tag = f"{_REPOSITORY}:{uuid.uuid4().hex}"
+    try:
+        yield tag
+    finally:
+        with contextlib.suppress(ImageNotFound, APIError):
+            client.images.remove(tag, noprune=True)

@@ -81,13 +81,13 @@ class Starter:
             return self._follow(arm, state, number, container, watch, asked, asked_wall)
 
     def _words(self, arm: Arm) -> dict[str, Any]:
-        """Return how to create an arm's container; a question to the engine may be in it."""
+        """Return how to create an arm's container."""
         mounted = self.model_dir if arm.plan is None or arm.plan.weights != "bake" else None
         options = Options(
             model_dir=mounted, port=0, host=self.host, gpus=self.gpus, environment=dict(arm.environment),
             arguments=arm.arguments, name=f"warmimage-bench-{self.session}-{next(self._numbers)}",
         )  # fmt: skip
-        return containers.create_arguments(self.client, arm.needs, options, {guard.LABEL: self.session})
+        return containers.create_arguments(arm.needs, options, {guard.LABEL: self.session})
 
     def _follow(
         self, arm: Arm, state: State, number: int, container: Container, watch: _Watch, asked: float, asked_wall: float

@@ -11,7 +11,7 @@ def inspect(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="Reference or id of an image built by warmimage.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show an image's plan, labels, size by purpose, start tiers, and what this host would decline."""
+    """Show an image's plan, labels, size by purpose, start tiers, snapshot, and what this host would decline."""
     from .. import docker_engine
     from ..console import product
     from ..host import declined
@@ -20,7 +20,7 @@ def inspect(
 
     client = docker_engine.connect()
     report = read_back(client, image)
-    host = declined(client, report.plan)
+    host = declined(client, report.plan, report.snapshot, report.snapshot_absent)
     product(to_json(report, host) if as_json else as_text(report, host))
 
 

@@ -32,11 +32,11 @@ def run(
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="Variable of the container.")
     ] = None,
-    start: Annotated[Start | None, typer.Option(help="Rung of the start-up ladder to begin with.")] = None,
+    start: Annotated[Start | None, typer.Option(help="Start-up tier to begin with.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running when ready; print its id.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of the container.")] = None,
 ) -> None:
-    """Run an image with the mounts, ports and privileges it needs, and say when the server is ready.
+    """Run an image with the mounts, ports and GPUs it needs, and say when the server is ready.
 
     Ends with the container's exit code.
 

@@ -15,7 +15,7 @@ def snapshot(
     ] = None,
     gpus: Annotated[
         str,
-        typer.Option(metavar="all|N|device=ID", help="GPUs to give the container. Default: all, for an image on CUDA."),
+        typer.Option(metavar="all|N|device=ID", help="GPUs for compile caches. Default: all, for an image on CUDA."),
     ] = "",
     model_dir: Annotated[
         Path | None,
@@ -25,10 +25,10 @@ def snapshot(
         Literal["auto", "plain", "tty", "quiet"], typer.Option(help="How to show the build's steps.")
     ] = "auto",
 ) -> None:
-    """Capture an image's imported engine, and make a new image with it that starts by restoring it.
+    """Capture an image's imported engine, and build a new image with it that starts by restoring it.
 
-    Build does the same where this host can.  This is for an image that was built where there is no GPU.
-    The new image's id goes to standard output.
+    Build does the same by itself.  This is for an image that was built with snapshot: off, or whose build could not
+    capture it.  It needs no privilege.  The new image's id goes to standard output.
 
     Examples:
 
@@ -52,8 +52,7 @@ def snapshot(
             raise UsageError("no image reference", where="--tag", got=tag, expected="such as my-model:1") from None
     if gpus:
         device_request(gpus)
-    made = snapshots.of_image(docker_engine.connect(), image, tags or [], gpus, progress, model_dir)
-    product(made.reference)
+    product(snapshots.of_image(docker_engine.connect(), image, tags or [], gpus, progress, model_dir))
 
 
 def add_to(app: typer.Typer) -> None:

@@ -61,6 +61,7 @@ class EngineAdapter:
         modules: the modules to preload, in load order.
         model_modules: modules to preload for the model's architecture.
         required_modules: those of ``modules`` without which an image is broken.
+        kernels_at_import: accelerators on which imports pick native code by the CPU: a snapshot is of that CPU then.
         native_libraries: shared objects that use no Python, as patterns relative to ``sys.path`` entries, that may be
             opened before the imports.
         shared_memory: bytes of ``/dev/shm`` that the engine's processes want; 0 when they share none.
@@ -90,6 +91,7 @@ class EngineAdapter:
     quick_flags: tuple[str, ...] = ("--help", "-h", "--version")
     loading: Loading = Loading()
     native_libraries: tuple[str, ...] = ()
+    kernels_at_import: tuple[str, ...] = ()
     shared_memory: int = 0
     caches: Mapping[str, Mapping[str, tuple[str, str, str]]] = field(default_factory=dict)
     start_methods: tuple[str, ...] = ()

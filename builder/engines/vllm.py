@@ -44,6 +44,7 @@ VLLM = EngineAdapter(
         modelscope_variable="VLLM_USE_MODELSCOPE",
     ),
     native_libraries=TORCH_LIBRARIES,
+    kernels_at_import=("cpu",),  # one of _C, _C_AVX512 and _C_AVX2 (vllm/platforms/cpu.py)
     shared_memory=1 << 30,
     # torch.compile's, DeepGEMM's, and what it has found out about the model's class lie below its own folder.  On CPU
     # only the last is kept: there it costs a quarter of a restored start, and code compiled for one CPU may not run on

@@ -1,4 +1,4 @@
-"""Facts that a plan is made of, as a build would have found them: no Docker engine, model, index or clock is asked."""
+"""Facts that a plan is made of, as a build would have found them: no Docker daemon, model, index or clock is asked."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 from warmimage import engines, planner
 from warmimage.base import Base
 from warmimage.config import Config
-from warmimage.criu import Criu
 from warmimage.lock import Lock, Wheel
 from warmimage.model import Model
-from warmimage.plan import Plan
+from warmimage.plan import Plan, SnapshotPlan
 from warmimage.wheels import Target, Wheelset
 
 #: Version that plans are said to be made by, so that a release of the tool changes no golden file.
@@ -71,8 +70,14 @@ def inputs_of(config: Config) -> planner.Inputs:
     """Return everything that ``planner.resolve`` would have found."""
     base = base_of(config)
     wheelset = None if config.method == "derive" else Wheelset(lock_of(config, base), Path("wheels"))
-    criu = None if config.snapshot == "off" else Criu(Path("criu"), "4.1.1", "c0" * 16)
-    return planner.Inputs(engines.get(config.engine), model_of(config), base, wheelset, criu)
+    return planner.Inputs(engines.get(config.engine), model_of(config), base, wheelset, snapshot_of(config))
+
+
+def snapshot_of(config: Config) -> SnapshotPlan | None:
+    """Return how a snapshot is captured; the native files' digest is made up, so that no golden file depends on it."""
+    if config.snapshot == "off":
+        return None
+    return SnapshotPlan(required=config.snapshot == "require", native="4e" * 32, baseline="x86-64-v3")
 
 
 def plan_of(config: Config) -> Plan:

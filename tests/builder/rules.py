@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 
 #: The template's parts, in the order of how often they change.
-PARTS = ("steps", "wheels", "bytecode", "weights", "closure", "entrypoint", "settings")
+PARTS = (
+    "steps", "wheels", "bytecode", "weights", "entrypoint", "closure", "settings", "caches", "snapshot", "plan",
+)  # fmt: skip
 
 _SECRET_NAME = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
 _PAIR = re.compile(r'"?([^\s"=]+)"?="(?:[^"\\]|\\.)*"')
@@ -45,9 +47,14 @@ def _is_pinned(reference: str) -> bool:
     return "@sha256:" in reference or tag not in ("", "latest")
 
 
+#: The rule of contexts that are rendered for a user to build; what only this tool builds, it builds with BuildKit.
+EVERY_BUILDER = "every builder knows every instruction: no mount but of a secret, no COPY --chmod, no heredoc"
+
 #: Each rule, and whether a Dockerfile keeps it.
 RULES: dict[str, Callable[[str], bool]] = {
-    "the base image is pinned by digest or tag (DL3006, DL3007)": lambda text: all(map(_is_pinned, of("FROM", text))),
+    "the base image is pinned by digest or tag (DL3006, DL3007)": lambda text: all(
+        _is_pinned(rest.partition(" AS ")[0]) for rest in of("FROM", text)
+    ),
     "COPY, never ADD (DL3020)": lambda text: not of("ADD", text),
     "no sudo (DL3004)": lambda text: not any(re.search(r"\bsudo\b", rest) for rest in of("RUN", text)),
     "WORKDIR is absolute (DL3000)": lambda text: all(rest.startswith("/") for rest in of("WORKDIR", text)),
@@ -81,6 +88,11 @@ RULES: dict[str, Callable[[str], bool]] = {
             for rest in of(kind, text)
             for name in _PAIR.findall(rest) or [rest]
         )
+    ),
+    EVERY_BUILDER: lambda text: (
+        not re.search(r"--mount=(?!type=secret)", text)
+        and not any(rest.startswith("--ch") for rest in of("COPY", text))
+        and not any("<<" in rest and "sh -euc" not in rest for name in ("RUN", "COPY") for rest in of(name, text))
     ),
     "secrets come as secret mounts alone": lambda text: all(
         "secret" not in re.sub(r"^(--mount=type=secret,id=\S+ )+", "", rest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from warmimage import context, planner
 from warmimage.config import Config
 from warmimage.errors import ConfigError, WarmimageError
-from warmimage.plan import Plan
+from warmimage.plan import CachesPlan, Plan
 
 from tests.builder import facts
 
@@ -128,3 +129,66 @@ def test_a_folder_that_cannot_be_replaced_keeps_its_context(
     with pytest.raises(WarmimageError, match="cannot be written: Device or resource busy"):
         context.write(*baked, Path("out"))
     assert listing(Path("out")) == before
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """Return the permissions of everything below a directory, and its own."""
+    found = {path.relative_to(folder).as_posix(): path.stat().st_mode & 0o777 for path in folder.rglob("*")}
+    return {".": folder.stat().st_mode & 0o777, **found}
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_every_user_of_an_image_can_read_what_a_private_umask_wrote(
+    baked: tuple[Plan, planner.Inputs], link: bool
+) -> None:
+    before = os.umask(0o077)
+    try:
+        Path("tiny/a.safetensors").chmod(0o600)
+        Path("tiny/old.bin").chmod(0o666)
+        context.write(*baked, Path("out"), link=link)
+    finally:
+        os.umask(before)
+    wrong = {
+        name: oct(mode)
+        for name, mode in modes(Path("out")).items()
+        if mode != (0o755 if Path("out", name).is_dir() else 0o644) and not name.endswith(".so")
+    }
+    assert wrong == {}
+    assert modes(Path("tiny"))["a.safetensors"] == 0o600, "the user's own file keeps its mode"
+    assert modes(Path("tiny"))["old.bin"] == 0o666
+
+
+def test_a_private_file_is_copied_and_a_public_one_linked(baked: tuple[Plan, planner.Inputs]) -> None:
+    Path("tiny/a.safetensors").chmod(0o640)
+    context.write(*baked, Path("out"), link=True)
+    assert not os.path.samefile("out/model/a.safetensors", "tiny/a.safetensors")
+    assert os.path.samefile("out/model/old.bin", "tiny/old.bin")
+
+
+def test_compile_caches_are_copied_with_what_is_executable(baked: tuple[Plan, planner.Inputs]) -> None:
+    plan, inputs = baked
+    Path("kept/triton").mkdir(parents=True)
+    for name, mode in (("manifest.json", 0o600), ("triton/kernel.so", 0o700)):
+        Path("kept", name).write_text("x", encoding="utf-8")
+        Path("kept", name).chmod(mode)
+    caches = CachesPlan(files=1, bytes=1, driver="", gpus=())
+    context.write(plan.model_copy(update={"caches": caches}), replace(inputs, caches=Path("kept")), Path("out"))
+    assert modes(Path("out/caches")) == {".": 0o755, "triton": 0o755, "manifest.json": 0o644, "triton/kernel.so": 0o755}
+    context.write(plan, inputs, Path("out"))
+    assert not Path("out/caches").exists()
+
+
+def test_the_imports_say_all_that_closure_and_snapshot_depend_on(baked: tuple[Plan, planner.Inputs]) -> None:
+    plan, inputs = baked
+    context.write(plan, inputs, Path("out"))
+    written = json.loads(Path("out/imports.json").read_text(encoding="utf-8"))
+    assert set(written) == {
+        "required_modules", "native_libraries", "import_environment", "modules", "later", "preload",
+        "accelerator", "command", "python", "user", "environment", "baseline",
+    }  # fmt: skip
+    assert written["command"] == ["transformers", "serve"]
+    assert (written["python"], written["user"], written["baseline"]) == (plan.python, plan.user, "x86-64-v3")
+    assert written["accelerator"] == plan.accelerator
+    assert written["environment"] == sorted(plan.environment)
+    bare = planner.with_snapshot(plan, None)
+    assert context.imports(bare) == written, "an image without a snapshot may get one later"

@@ -1,243 +1,267 @@
-"""Plans and containers of images with a snapshot: what the builder adds, what a host is told, what a container gets."""
+"""Plans, Dockerfiles, inspections and containers of images with a snapshot, as far as no daemon is asked."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import docker
 import pytest
-from warmimage import compiled, containers, criu, host, planner, render, snapshot
+from warmimage import containers, host, inspection, planner, recording, render, snapshot_facts
 from warmimage.config import Config
 from warmimage.containers import Options
-from warmimage.entrypoint.accelerator import Accelerator
-from warmimage.entrypoint.snapshot.manifest import cpu_features
-from warmimage.errors import WarmimageError
-from warmimage.plan import CachesPlan, Plan, SnapshotPlan
+from warmimage.entrypoint.tiers.snapshot.manifest import cpu_features
+from warmimage.errors import EnvironmentLacks, WarmimageError
+from warmimage.host import Declined
+from warmimage.image import ImageReport
+from warmimage.plan import CachesPlan, ClosurePlan, Plan
+from warmimage.snapshot_facts import Captured
 
-from tests.builder import facts
+from tests.builder import facts, rules
 
-MADE = SnapshotPlan(
-    manifest="ab" * 32, source="sha256:" + "cd" * 32, bytes=310_000_000, criu="4.1.1", kernel="6.1.0-13-amd64",
-    machine="x86_64", cpu_features=("sse2", "avx512f"), modules=3571,
-)  # fmt: skip
+MANIFEST = {
+    "schema": 3, "engine": {"name": "transformers", "version": "5"}, "machine": "x86_64", "cpu_features": ["sse2"],
+    "baseline": "x86-64-v3", "kernel": "6.1.0-13-amd64", "python": "/opt/engine/bin/python", "closure": "ab" * 32,
+    "native": "cd" * 32, "modules": 3571, "bytes": 310_000_000, "files": [["/usr/lib/x.so", 1, 2]],
+    "environment": {"reads": {"TZ": None, "HF_HOME": "/private"}},
+}  # fmt: skip
+
+HERE = {"KernelVersion": os.uname().release}
 
 
 def plan_of(**values: Any) -> Plan:
     return facts.plan_of(Config(model="./tiny-llama", accelerator="cpu", **values))
 
 
-def test_a_plan_has_no_snapshot_before_one_is_captured() -> None:
-    plan = plan_of()
-    assert plan.snapshot is None
-    assert plan.tiers == ("zygote", "preload", "plain")
-    assert plan.labels["dev.warmimage.tiers"] == "zygote,preload,plain"
+def captured(**values: Any) -> Captured:
+    return snapshot_facts.parse(json.dumps({**MANIFEST, **values}).encode(), "x:1")
 
 
-def test_criu_has_a_layer_of_its_own_and_with_snapshot_off_none() -> None:
-    assert "criu_folder.py" in render.dockerfile(plan_of())
-    plan = plan_of(snapshot="off")
-    assert plan.criu is None
-    assert "criu_folder.py" not in render.dockerfile(plan)
+@pytest.mark.parametrize("wanted", ["auto", "require", "off"])
+def test_a_plan_has_a_snapshot_where_one_is_wanted(wanted: str) -> None:
+    plan = plan_of(snapshot=wanted)
+    assert (plan.snapshot is not None) == (wanted != "off") == (plan.tiers[0] == "snapshot")
+    assert plan.tiers[-3:] == ("zygote", "preload", "plain")
+    assert plan.labels["dev.warmimage.tiers"] == ",".join(plan.tiers)
+    assert not plan.snapshot or plan.snapshot.required == (wanted == "require")
 
 
-def test_where_criu_cannot_be_had_auto_goes_without_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(criu, "ORIGINS", ("http://127.0.0.1:9/{path}",))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+@pytest.mark.parametrize(("machine", "baseline"), [("x86_64", "x86-64-v3"), ("aarch64", "")])
+def test_the_native_files_of_the_images_machine_are_in_the_plan(machine: str, baseline: str) -> None:
+    made = planner.snapshot_plan(Config(model="./tiny-llama"), machine)
+    assert made
+    assert (len(made.native), made.baseline, made.required) == (64, baseline, False)
+
+
+def test_the_native_files_of_two_machines_differ() -> None:
     config = Config(model="./tiny-llama")
-    assert planner._criu(config, "x86_64") is None
-    assert "no tier snapshot in this image: CRIU cannot be downloaded" in capfd.readouterr().err
-    assert planner._criu(config.model_copy(update={"snapshot": "off"}), "x86_64") is None
+    assert planner.snapshot_plan(config, "x86_64") != planner.snapshot_plan(config, "aarch64")
+
+
+def test_a_machine_without_native_files_has_no_snapshot(capfd: pytest.CaptureFixture[str]) -> None:
+    config = Config(model="./tiny-llama")
+    assert planner.snapshot_plan(config, "s390x") is None
+    assert capfd.readouterr().err == "no snapshot in this image: there is no native part for s390x\n"
+    assert planner.snapshot_plan(config.model_copy(update={"snapshot": "off"}), "s390x") is None
     assert capfd.readouterr().err == ""
-    with pytest.raises(WarmimageError, match="CRIU cannot be downloaded"):
-        planner._criu(config.model_copy(update={"snapshot": "require"}), "x86_64")
+    with pytest.raises(EnvironmentLacks, match="a snapshot cannot be captured on this machine type"):
+        planner.snapshot_plan(config.model_copy(update={"snapshot": "require"}), "s390x")
 
 
-def test_with_a_snapshot_the_plan_says_so_and_is_else_the_same() -> None:
-    before = plan_of()
-    plan = snapshot.with_snapshot(before, MADE)
-    assert plan.tiers == ("snapshot", "zygote", "preload", "plain")
-    assert plan.labels["dev.warmimage.tiers"] == "snapshot,zygote,preload,plain"
-    assert plan.labels["dev.warmimage.snapshot"] == MADE.manifest
-    assert plan.labels[snapshot.SOURCE] == MADE.source
-    assert plan.model_copy(update={"tiers": before.tiers, "snapshot": None, "labels": before.labels}) == before
+def test_a_snapshot_is_taken_out_of_a_plan_and_put_back() -> None:
+    plan = plan_of()
+    bare = planner.with_snapshot(plan, None)
+    assert bare == plan_of(snapshot="off")
+    assert planner.with_snapshot(bare, plan.snapshot) == plan
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
 
-def test_the_snapshot_is_added_as_one_layer_and_nothing_else_changes() -> None:
-    plan = snapshot.with_snapshot(plan_of(), MADE)
-    lines = render.snapshot_dockerfile(plan, "warmimage-build:1").splitlines()
-    instructions = [line.split()[0] for line in lines if line and line[0] not in "# "]
-    assert instructions == ["FROM", "COPY", "COPY", "LABEL"]
-    assert "FROM warmimage-build:1" in lines
-    assert "COPY snapshot/ /opt/warmimage/snapshot/" in lines
-    assert any(line.startswith('      "dev.warmimage.plan"=') for line in lines)
-
-
-def test_facts_come_from_the_manifest(tmp_path: Path) -> None:
-    accelerator = {"driver": "580.159.04", "gpus": ["NVIDIA H200"]}
-    facts_of_it = MADE.model_dump(exclude={"manifest", "source", "driver", "gpus"})
-    text = json.dumps({**facts_of_it, "schema": 2, "files": [], "accelerator": accelerator})
-    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    assert snapshot._read_manifest(tmp_path, MADE.source) == MADE.model_copy(
-        update={"manifest": digest, "driver": "580.159.04", "gpus": ("NVIDIA H200",)}
+def test_a_snapshot_is_added_to_an_image_by_one_step_and_nothing_else_changes() -> None:
+    text = render.snapshot_dockerfile(plan_of(), "warmimage-build:1", caches=False, names=["PATH", "A B"])
+    instructions = rules.instructions(text)
+    assert [name for name, _ in instructions] == ["FROM", "USER", "RUN", "COPY", "LABEL", "USER"]
+    assert instructions[1][1] == "0"
+    assert instructions[2][1] == (
+        "/opt/engine/bin/python -I -S /opt/warmimage/entrypoint capture /opt/warmimage/snapshot --require PATH 'A B'"
     )
+    assert instructions[-1][1] == "1000:0"
+    assert "\n\n\n" not in text
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"bytes": 1}'])
-def test_a_capture_without_a_usable_manifest_is_an_error(tmp_path: Path, text: str | None) -> None:
-    if text is not None:
-        (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
-    with pytest.raises(WarmimageError, match="the capture left no usable manifest"):
-        snapshot._read_manifest(tmp_path, "x")
+def test_the_compile_caches_of_the_source_are_not_copied_again() -> None:
+    caches = CachesPlan(files=1, bytes=1, driver="", gpus=())
+    plan = plan_of().model_copy(update={"caches": caches})
+    for added in (True, False):
+        text = render.snapshot_dockerfile(plan, "x:1", caches=added, names=())
+        assert ("COPY caches/ /opt/warmimage/caches/" in text.splitlines()) is added
 
 
-def with_facts(**values: Any) -> Plan:
-    return snapshot.with_snapshot(plan_of(), MADE.model_copy(update=values))
+def test_the_facts_of_a_manifest() -> None:
+    found = captured()
+    assert (found.bytes, found.modules, found.kernel) == (310_000_000, 3571, "6.1.0-13-amd64")
+    assert found.variables == ["HF_HOME", "TZ"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"bytes": 1}', '{"bytes": "many", "modules": 1}', "\0"])
+def test_a_damaged_manifest_is_an_error(text: str) -> None:
+    with pytest.raises(WarmimageError, match=r"(?s)the manifest of the snapshot cannot be read\n  at x:1"):
+        snapshot_facts.parse(text.encode(), "x:1")
+
+
+def test_a_processor_is_compared_where_it_can_be_seen() -> None:
+    lacks = captured(cpu_features=["avx9000", "sse2"])
+    assert host.snapshot_mismatch(HERE, captured(), ["sse2", "avx2"]) == ""
+    assert host.snapshot_mismatch(HERE, lacks, ["sse2"]) == "this CPU lacks avx9000"
+    assert host.snapshot_mismatch({"KernelVersion": "elsewhere"}, lacks, ["sse2"]) == ""
+    many = captured(cpu_features=[f"f{index}" for index in range(7)])
+    assert host.snapshot_mismatch(HERE, many, []) == "this CPU lacks f0, f1, f2, f3, f4 and others"
+    assert host.snapshot_mismatch(HERE, captured(cpu_features=list(cpu_features())), cpu_features()) == ""
+
+
+class Daemon:
+    """A Docker client of which only ``info`` is asked."""
+
+    def info(self) -> dict[str, Any]:
+        return {**HERE, "Architecture": "x86_64"}
 
 
 @pytest.mark.parametrize(
-    ("kernel", "declined"),
-    [("6.0.9", True), ("5.15.0", True), ("6.1.0-1", False), ("6.1.99-azure", False), ("6.10.2", False)],
-)
-def test_an_older_kernel_would_not_restore(kernel: str, declined: bool) -> None:
-    reason = host.snapshot_mismatch({"KernelVersion": kernel}, with_facts(cpu_features=()))
-    assert reason == (f"kernel {kernel} is older than 6.1.0-13-amd64, on which it was captured" if declined else "")
-
-
-def test_a_processor_is_compared_where_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Accelerator, "here", Accelerator)
-    release = os.uname().release
-    here = cpu_features()
-    fits = with_facts(kernel=release, cpu_features=tuple(here))
-    lacks = with_facts(kernel=release, cpu_features=(*here, "avx9000"))
-    assert host.snapshot_mismatch({"KernelVersion": release}, fits) == ""
-    assert host.snapshot_mismatch({"KernelVersion": release}, lacks) == "this CPU lacks avx9000"
-    assert host.snapshot_mismatch({"KernelVersion": release + "-elsewhere"}, lacks) == ""
-
-
-@pytest.mark.parametrize(
-    ("driver", "gpus", "reason"),
+    ("found", "absent", "declined"),
     [
-        ("580.1", ("NVIDIA H200",), ""),
-        ("580.1", ("NVIDIA H100", "NVIDIA H200"), ""),  # a container may be given one of them
-        ("580.2", ("NVIDIA H200",), "the GPU's driver is 580.2, and was 580.1"),
-        ("580.1", ("NVIDIA H100",), "the GPU is NVIDIA H100, and was NVIDIA H200"),
-        ("", (), "the GPU is absent, and was NVIDIA H200"),
+        (captured(cpu_features=[]), "", []),
+        (captured(cpu_features=["avx9000"]), "", [Declined("snapshot", "this CPU lacks avx9000")]),
+        (None, "a thread is left", [Declined("snapshot", "a thread is left")]),
     ],
 )
-def test_another_gpu_or_driver_would_not_restore(
-    monkeypatch: pytest.MonkeyPatch, driver: str, gpus: tuple[str, ...], reason: str
-) -> None:
-    monkeypatch.setattr(Accelerator, "here", lambda: Accelerator(driver, gpus))
-    release = os.uname().release
-    plan = with_facts(kernel=release, cpu_features=(), driver="580.1", gpus=("NVIDIA H200",))
-    assert host.snapshot_mismatch({"KernelVersion": release}, plan) == reason
-    assert host.snapshot_mismatch({"KernelVersion": release + "-elsewhere"}, plan) == "", "it is another machine"
+def test_what_this_host_would_decline(found: Captured | None, absent: str, declined: list[Declined]) -> None:
+    client: Any = Daemon()
+    assert host.declined(client, plan_of(), found, absent) == declined
+    assert host.declined(client, plan_of(snapshot="off"), None, "the image was built with snapshot: off") == []
 
 
-@pytest.mark.parametrize("caches", [None, CachesPlan(files=1, bytes=1, driver="", gpus=())])
-def test_a_snapshot_without_caches_is_kept_only_where_none_can_be_had(caches: CachesPlan | None) -> None:
-    own = with_facts(cpu_features=(), kernel="5.9")
-    engine = own.engine.model_copy(update={"caches": {"triton": ("TRITON_CACHE_DIR", "<home>/.triton", "")}})
-    plan = own.model_copy(update={"engine": engine, "caches": caches})
-    made = SimpleNamespace(
-        id="sha256:1", labels={"dev.warmimage.plan": plan.model_dump_json()},
-        history=lambda: [{"CreatedBy": f"LABEL {snapshot.SOURCE}=sha256:0"}],
-    )  # fmt: skip
-    client: Any = SimpleNamespace(
-        images=SimpleNamespace(list=lambda filters: [made]), info=lambda: {"KernelVersion": "6.2"}
-    )
-    source: Any = SimpleNamespace(id="sha256:0")
-    assert snapshot.find(client, source, (), None), "the model is not here"
-    assert bool(snapshot.find(client, source, (), Path("model"))) == bool(caches)
+def report(found: Captured | None, absent: str) -> ImageReport:
+    return ImageReport("x:1", "sha256:0", (), plan_of(), {}, 1, {"base": 1}, found, absent)
 
 
-@pytest.mark.parametrize(
-    ("last", "found"),
-    [
-        (f"LABEL {snapshot.SOURCE}=sha256:0 dev.warmimage.plan={{}}", True),
-        ("RUN pip install x", False),
-        ("ENV A=1", False),
-    ],
-)
-def test_an_image_derived_from_one_with_a_snapshot_is_not_taken_for_it(last: str, found: bool) -> None:
-    """It inherits the labels, the plan's too."""
-    labels = {"dev.warmimage.plan": with_facts(cpu_features=(), kernel="5.9").model_dump_json()}
-    made = SimpleNamespace(id="sha256:1", labels=labels, history=lambda: [{"CreatedBy": last}, {"CreatedBy": "FROM"}])
-    client: Any = SimpleNamespace(
-        images=SimpleNamespace(list=lambda filters: [made]), info=lambda: {"KernelVersion": "6.2"}
-    )
-    source: Any = SimpleNamespace(id="sha256:0")
-    assert bool(snapshot.find(client, source, ())) is found
+def test_inspect_shows_the_snapshot_or_the_reason() -> None:
+    page = inspection.as_text(report(captured(), ""), [])
+    assert "snapshot      310.0 MB, 3571 modules, captured on kernel 6.1.0-13-amd64 (x86_64 for x86-64-v3)\n" in page
+    assert "snapshot      none: a thread is left\n" in inspection.as_text(report(None, "a thread is left"), [])
 
 
-def test_an_engine_that_takes_new_privileges_from_all_containers_is_named() -> None:
-    info = {"KernelVersion": "6.2", "SecurityOptions": ["name=seccomp,profile=default", "name=no-new-privileges"]}
-    assert "no_new_privs" in host.snapshot_mismatch(info, with_facts())
-    assert host.snapshot_mismatch(info, with_facts().model_copy(update={"user": 0})) == ""
-    assert host.snapshot_mismatch(info, plan_of()) == ""
+def test_inspect_gives_the_variables_by_name_and_no_value() -> None:
+    text = inspection.to_json(report(captured(), ""), [])
+    data = json.loads(text)
+    assert data["snapshot"]["variables"] == ["HF_HOME", "TZ"]
+    assert data["snapshot"]["baseline"] == "x86-64-v3"
+    assert "/private" not in text
+    absent = json.loads(inspection.to_json(report(None, "a thread is left"), []))
+    assert (absent["snapshot"], absent["snapshot_absent"]) == (None, "a thread is left")
 
 
-def test_a_collection_that_fails_costs_no_snapshot(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "caches"
+@pytest.mark.parametrize("start", ["auto", "snapshot", "zygote"])
+def test_a_container_gets_no_capability(start: str) -> None:
+    options = Options(environment={"WARMIMAGE_START": start, "WARMIMAGE_SNAPSHOT_DIR": "/node"})
+    words = containers.create_arguments(containers.needs_of(plan_of(), ()), options, {})
+    assert words["cap_drop"] == ["ALL"]
+    assert not [name for name in words if name in ("cap_add", "security_opt", "privileged")]
+    root = containers.create_arguments(containers.needs_of(plan_of(user=0), ()), options, {})
+    assert root["cap_drop"] == []
+    assert "cap_add" not in root
 
-    def fail(*_arguments: object) -> None:
-        (folder / "triton").mkdir(parents=True)
+
+def keep(plan: Plan, *, closure: bool = True, caches: bool) -> None:
+    """Leave what an earlier build would have recorded of a plan."""
+    if closure:
+        recording._keep_closure(plan, ClosurePlan(modules=("torch",), recorded=True))
+    if caches:
+        directory = recording._caches_directory(plan)
+        directory.mkdir(parents=True)
+        accelerator = {"driver": "", "gpus": []}
+        manifest = {"schema": 1, "engine": {}, "accelerator": accelerator, "files": 2, "bytes": 3}
+        (directory / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def with_caches() -> Plan:
+    plan = plan_of()
+    engine = plan.engine.model_copy(update={"caches": {"triton": ("TRITON_CACHE_DIR", "<home>/.triton", "")}})
+    return plan.model_copy(update={"engine": engine})
+
+
+def test_a_recording_is_found_again_without_a_start() -> None:
+    plan = with_caches()
+    assert recording.cached(plan, Path("model")) is None
+    keep(plan, caches=True)
+    found = recording.cached(plan, Path("model"))
+    assert found
+    assert found.closure.modules == ("torch",)
+    assert found.caches == CachesPlan(files=2, bytes=3, driver="", gpus=())
+    assert found.directory
+    assert (found.directory / "manifest.json").is_file()
+    assert recording.cached(planner.with_snapshot(plan, None), Path("model")) == found, "the snapshot decides nothing"
+
+
+def test_a_recording_without_compile_caches_is_kept_only_where_none_can_be_had() -> None:
+    plan = with_caches()
+    keep(plan, caches=False)
+    assert recording.cached(plan, Path("model")) is None, "a start that failed is tried again"
+    assert recording.cached(plan, None), "the model is not here"
+    keep(plan_of(), caches=False)
+    assert recording.cached(plan_of(), Path("model")), "the engine keeps none"
+
+
+def test_compile_caches_of_another_model_are_not_taken() -> None:
+    plan = with_caches()
+    keep(plan, caches=True)
+    other = plan.model_copy(update={"model": plan.model.model_copy(update={"revision": "1" * 40})})
+    found = recording.cached(other, None)
+    assert found
+    assert found.caches is None
+
+
+def test_a_collection_that_fails_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    with recording.without_caches():
         raise WarmimageError("no compile cache was collected", got="error: the engine has left\nno compile cache")
+    assert capfd.readouterr().err == (
+        "no compile caches in this image: no compile cache was collected: error: the engine has left no compile cache\n"
+    )
 
-    monkeypatch.setattr(compiled, "collect", fail)
+
+def test_an_image_built_without_a_snapshot_is_not_looked_into() -> None:
     client = docker.DockerClient("tcp://127.0.0.1:9", version="1.41")
-    assert snapshot._caches(client, "x", plan_of(), None, "", folder) is None
-    assert not folder.exists(), "the build's context holds nothing half-made"
-    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("no compile caches")]
-    assert said == [
-        "no compile caches in this image: no compile cache was collected: error: the engine has left no compile cache"
-    ]
+    absent = snapshot_facts.read(client, "x:1", plan_of(snapshot="off"))
+    assert absent == (None, "the image was built with snapshot: off")
 
 
 @pytest.mark.docker
 @pytest.mark.parametrize(
-    ("start", "asked", "granted"),
+    ("files", "modules", "absent"),
     [
-        ("auto", None, True), ("auto", "snapshot", True), ("auto", "zygote", False), ("auto", "plain", False),
-        ("snapshot", None, True), ("zygote", None, False), ("zygote", "auto", True), ("plain", "snapshot", True),
+        ({"manifest.json": json.dumps(MANIFEST)}, 3571, ""),
+        ({"declined": "a thread\nis left\n"}, None, "a thread is left"),
+        ({}, None, "its build left neither a snapshot nor a reason"),
     ],
-)  # fmt: skip
-def test_a_container_gets_one_capability_only_where_it_may_restore(
-    client: docker.DockerClient, start: str, asked: str | None, granted: bool
+    ids=["captured", "declined", "neither"],
+)
+def test_the_snapshot_is_read_from_an_image_that_is_not_run(
+    client: docker.DockerClient, python_base: str, files: dict[str, str], modules: int | None, absent: str
 ) -> None:
-    options = Options(environment={"WARMIMAGE_START": asked} if asked else {})
-    for plan in (snapshot.with_snapshot(plan_of(start=start), MADE), plan_of(start=start)):
-        words = containers.create_arguments(client, containers.needs_of(plan, ()), options, {})
-        assert words["cap_drop"] == ["ALL"]
-        expected = [containers.restore_capability(client)] if granted and plan.snapshot else []
-        assert words["cap_add"] == expected
-
-
-@pytest.mark.docker
-def test_the_engine_takes_the_capability_that_it_is_said_to_know(client: docker.DockerClient, python_base: str) -> None:
-    capability = containers.restore_capability(client)
-    made = client.containers.create(python_base, ["true"], cap_add=[capability])
-    made.remove()
-    assert capability in ("CHECKPOINT_RESTORE", "SYS_ADMIN")
-
-
-def test_what_is_captured_has_nothing_of_this_host() -> None:
-    words = containers.capture_arguments(plan_of(), "", "/snapshot")
-    assert "environment" not in words
-    assert words["network_mode"] == "none"
-    assert words["use_config_proxy"] is False
-    assert words["cap_add"] == ["SYS_ADMIN", "SYS_PTRACE"]
-    named = containers.capture_arguments(plan_of(), "", "/snapshot", ["CUDA_HOME"])
-    assert named["command"] == ["capture", "/snapshot", "CUDA_HOME"]
+    plan = plan_of()
+    with tempfile.TemporaryDirectory() as name:
+        context = Path(name)
+        (context / "snapshot").mkdir()
+        for file, text in files.items():
+            (context / "snapshot" / file).write_text(text, encoding="utf-8")
+        (context / "Dockerfile").write_text(
+            f'FROM {python_base}\nCOPY snapshot/ {snapshot_facts.directory_of(plan)}/\nENTRYPOINT ["/nowhere"]\n',
+            encoding="utf-8",
+        )
+        made, _ = client.images.build(path=name, rm=True)
+    try:
+        found, reason = snapshot_facts.read(client, str(made.id), plan)
+    finally:
+        client.images.remove(str(made.id), force=True)
+    assert (found and found.modules, reason) == (modules, absent)

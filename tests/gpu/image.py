@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from warmimage import criu, engines
+from warmimage import context, engines, planner
 from warmimage.base import Base
 from warmimage.config import Config
 from warmimage.model import Model
@@ -78,13 +78,12 @@ class Engine:
 
 
 def lay_out(engine: Engine) -> Plan:
-    """Write the plan, the entrypoint, CRIU and the engine's console script, and return the plan."""
+    """Write the plan, the entrypoint and the engine's console script, and return the plan."""
     for folder in (ROOT / "bin", HOME, TIMELINE.parent):
         folder.mkdir(parents=True, exist_ok=True)
     script = ROOT / "bin" / "vllm"
     script.write_text(f"#!{engine.python}\n{_SCRIPT}", encoding="utf-8")
     script.chmod(0o755)
-    found = criu.prepare(platform.machine())
     config = Config(
         model=str(MODEL), engine="vllm", accelerator=engine.accelerator, args=engine.arguments, served_name=NAME,
         user=0,
@@ -92,14 +91,13 @@ def lay_out(engine: Engine) -> Plan:
     model = Model(NAME, NAME, MODEL, None, "Qwen2ForCausalLM", "qwen2", 0)
     base = Base("here", "here", None, engine.python, "3.12", "", platform.machine(), engine.version(), "")
     adapter = engines.get("vllm")
-    plan = make_plan(config, Inputs(adapter, model, base, None, found))
+    plan = make_plan(config, Inputs(adapter, model, base, None))
     caches = {"caches": dict(adapter.caches["cuda"])}  # where it is tried without a GPU, too
     plan = plan.model_copy(update={"engine": plan.engine.model_copy(update=caches)})
     with as_file(files("warmimage.entrypoint")) as source:
         shutil.rmtree(ROOT / "entrypoint", ignore_errors=True)
         shutil.copytree(source, ROOT / "entrypoint", ignore=shutil.ignore_patterns("__pycache__", "py.typed"))
     _run(engine.python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(ROOT / "entrypoint"))
-    _run(engine.python, "-I", str(ROOT / "entrypoint" / "criu_folder.py"), str(found.folder), str(ROOT / "criu"))
     _run(engine.python, str(ROOT / "entrypoint" / "bytecode.py"), env=engine.environment())
     write(plan)
     return plan
@@ -127,12 +125,8 @@ def bake_closure(plan: Plan, engine: Engine, events: Sequence[dict[str, object]]
     if events:
         plan = plan.model_copy(update={"closure": closure_of(events, plan.closure.modules)})
     write(plan)
-    imports = {
-        **plan.engine.model_dump(include={"required_modules", "native_libraries", "import_environment"}),
-        **plan.closure.model_dump(include={"modules", "later", "preload"}),
-    }
     file = ROOT / "imports.json"
-    file.write_text(json.dumps(imports, indent=1), encoding="utf-8")
+    file.write_text(json.dumps(context.imports(plan), indent=1), encoding="utf-8")
     _run(
         engine.python, str(ROOT / "entrypoint" / "record.py"), str(file), str(ROOT / "closure.json"),
         env={**engine.environment(), **plan.environment, "PYTHONDONTWRITEBYTECODE": "1"},
@@ -154,13 +148,13 @@ def closure(path: Path) -> ClosurePlan:
 
 def capture(plan: Plan, engine: Engine) -> float:
     """Run the image's ``capture`` command, and return the seconds that it took; the plan gets the tier."""
+    config = Config(model=str(MODEL), snapshot="require")
+    plan = planner.with_snapshot(plan, planner.snapshot_plan(config, plan.base.machine))
     write(plan)
     shutil.rmtree(ROOT / "snapshot", ignore_errors=True)
     began = time.monotonic()
-    run_first(engine, plan, ["capture", str(ROOT / "snapshot")])
-    seconds = time.monotonic() - began
-    write(plan.model_copy(update={"tiers": ("snapshot", *plan.tiers)}))
-    return seconds
+    run_first(engine, plan, ["capture", str(ROOT / "snapshot"), "--require"])
+    return time.monotonic() - began
 
 
 def collect(plan: Plan, engine: Engine) -> None:
