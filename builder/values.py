@@ -1,4 +1,4 @@
-"""The values of the Helm chart that a build knows: image, sizes, ports, user, folders that the server writes to."""
+"""The values of the Helm chart that a build knows: image, sizes, ports, user, snapshot, writable directories."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ from ruamel.yaml import YAML
 from . import __version__, docker_engine, temporary
 from .bench.result import write_whole
 from .engines import adapters
+from .entrypoint.environment import NATIVE
+from .entrypoint.reapply_env import READERS
 from .entrypoint.settings import last_value
+from .entrypoint.variables import is_derived
 from .errors import ConfigError, WarmimageError
 from .image import ImageReport
 from .plan import Plan
+from .snapshot_facts import Captured
 
 FILE_NAME = "values.generated.yaml"
 
@@ -49,6 +53,9 @@ _CACHES = re.compile(r"^(?:\w+_CACHE(?:_DIR|_ROOT|_PATH|_HOME)?|HF_HOME|PROMETHE
 #: Engines that answer on ``/metrics``, and the argument without which they do not.
 _METRICS = {"vllm": "", "sglang": "--enable-metrics"}
 
+#: Variables that deployments set and that the interpreter reads at its start, which a restored process does not have.
+_OF_THE_INTERPRETER = ("PYTHONHASHSEED", "PYTHONPATH")
+
 #: Bytes per second that an image is taken to be pulled with, and seconds beside that.
 _PULL_RATE, _PULL_BASE = 50_000_000, 120
 
@@ -61,7 +68,7 @@ _UNKNOWN_START = 1800
 
 @dataclass(frozen=True)
 class Built:
-    """An image, and what of it is not in its plan.
+    """An image, and its facts that are not in its plan.
 
     Attributes:
         plan: its plan.
@@ -72,6 +79,7 @@ class Built:
         environment: its variables.
         filled: folders among those that the server writes to in which it holds something.
         lacking: packages without which its command ``warm`` has no HTTP face.
+        snapshot: the snapshot in it; ``None`` for none.
     """
 
     plan: Plan
@@ -82,6 +90,7 @@ class Built:
     environment: Mapping[str, str]
     filled: frozenset[str] = frozenset()
     lacking: tuple[str, ...] = ()
+    snapshot: Captured | None = None
 
 
 def check(path: Path) -> None:
@@ -128,7 +137,7 @@ def text(built: Built) -> str:
     revision = f" at {plan.model.revision}" if plan.model.revision else ""
     base = plan.base.image + (f"@{plan.base.digest}" if plan.base.digest else "")
     lines = [
-        f"{_MARK} {__version__}. The next build writes it anew: put your own values into another file, after this one:",
+        f"{_MARK} {__version__}. The next build overwrites it: put your own values into another file, after this one:",
         "#   helm upgrade --install RELEASE CHART -f values.generated.yaml -f mine.yaml",
         f"# Image:  {built.digest or f'{built.tag}, not pushed yet: no digest is known (warmimage build --push)'}",
         f"# Inputs: {plan.engine.name} {plan.engine.version} for {plan.accelerator}; model {plan.model.reference}"
@@ -168,7 +177,7 @@ def _model(built: Built) -> dict[str, Any]:
         "healthPath": plan.engine.health_path,
         "metricsPath": _metrics_path(plan),
         "podSecurityContext": {"runAsNonRoot": bool(plan.user), "runAsUser": plan.user},
-        "snapshot": {"inImage": bool(plan.snapshot), "bytes": quantity(plan.snapshot.bytes if plan.snapshot else 0)},
+        "snapshot": _snapshot(built.snapshot),
         "weights": {"strategy": plan.weights, "path": plan.model.path, "bytes": quantity(built.weight_bytes)},
         "startup": {"pullSeconds": _PULL_BASE + -(-built.size // _PULL_RATE)},
         "writable": _writable(built),
@@ -184,6 +193,23 @@ def _model(built: Built) -> dict[str, Any]:
     if plan.accelerator == "cuda":
         known["gpus"] = {"count": gpus(plan)}
     return known
+
+
+def _snapshot(captured: Captured | None) -> dict[str, Any]:
+    if not captured:
+        return {"inImage": False, "bytes": quantity(0)}
+    return {"inImage": True, "bytes": quantity(captured.bytes), "variables": _lasting(captured)}
+
+
+def _lasting(captured: Captured) -> list[str]:
+    """Return the variables that a restored process cannot derive again; ``PREFIX*`` stands for all that begin so."""
+    reads: Mapping[str, str] = captured.environment.get("reads", {})
+    hidden = captured.environment.get("hidden", {})  # the imports have not seen their values
+    lasting = {*NATIVE, *_OF_THE_INTERPRETER} - READERS.keys()
+    for name, modules in reads.items():
+        if set(modules.split(", ")) - READERS.get(name, frozenset()):
+            lasting.add(name)
+    return sorted(name for name in lasting - set(hidden) if not is_derived(name))
 
 
 def _image(built: Built) -> dict[str, str]:
@@ -257,10 +283,10 @@ def _writable(built: Built) -> dict[str, dict[str, Any]]:
 def inspect(
     client: docker.DockerClient, report: ImageReport, digest: str, weight_bytes: int, lacking: Sequence[str] = ()
 ) -> Built:
-    """Look into an image for what its plan does not say.
+    """Look into an image for the facts that its plan does not have.
 
     Args:
-        client: the engine.
+        client: the Docker daemon's.
         report: the image, by its first tag.
         digest: digest reference by which a registry holds it, or an empty string.
         weight_bytes: size of the weights; 0 where it is not known.
@@ -273,7 +299,10 @@ def inspect(
         folders = writable_folders(report.plan, environment).values()
         with temporary.created(client, tag, {"command": ["true"]}, "a container to look into") as made:
             filled = frozenset(path for path in folders if _holds_something(made, path))
-    return Built(report.plan, tag, digest, report.size_bytes, weight_bytes, environment, filled, tuple(lacking))
+    return Built(
+        plan=report.plan, tag=tag, digest=digest, size=report.size_bytes, weight_bytes=weight_bytes,
+        environment=environment, filled=filled, lacking=tuple(lacking), snapshot=report.snapshot,
+    )  # fmt: skip
 
 
 def _holds_something(container: Container, path: str) -> bool:

@@ -1,19 +1,18 @@
-"""What a container may do here: privileges, kernel, memory and page cache, found out by trying, printed as JSON.
+"""What a container may do here: kernel, memory, page cache and snapshot, found out by trying, printed as JSON.
 
-``warmimage doctor`` puts this file, ``pagecache`` and ``seccomp`` into a container of the image and runs it there, as
-the image's user.  It changes nothing but the page cache: the pages that it measures with are dropped, then read again.
+``warmimage doctor`` puts this file and ``pagecache`` into a container of the image and runs it there, as the image's
+user.  It changes nothing but the page cache: the pages that it measures with are dropped, then read again.
 """
 
 from __future__ import annotations
 
 import argparse
-import errno
+import ctypes
 import glob
 import json
 import os
 import re
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +22,7 @@ if not __package__:
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     __package__ = "entrypoint"
 
-from . import pagecache, seccomp
+from . import pagecache
 
 #: What a measurement of a disk reads at most.
 READ_BYTES = 256 << 20
@@ -32,18 +31,19 @@ READ_SECONDS = 1.0
 #: Part of a file that residency is tried on, in bytes: enough samples to tell, soon read again.
 _TRIED_BYTES = 64 << 20
 
-_CRIU_SECONDS = 3
+#: ``prctl`` of ``linux/prctl.h``: PR_SET_MM, and its option that asks for the size of ``struct prctl_mm_map``.
+_SET_MM, _MAP_SIZE = 35, 15
 
 #: A cgroup's limit that means none (version 1 writes the largest multiple of a page).
 _NO_LIMIT = 1 << 60
 
 
-def collect(closure: str = "", criu: str = "", *, measure: bool = False) -> dict[str, Any]:
+def collect(closure: str = "", snapshot: str = "", *, measure: bool = False) -> dict[str, Any]:
     """Return what this process finds; what cannot be found out is ``{"error": REASON}``.
 
     Args:
-        closure: path of the image's ``closure.json``; its files are what page cache and disk are tried on.
-        criu: path of the CRIU program to try; empty tries none.
+        closure: path of the image's ``closure.json``; page cache and disk are tried on its files.
+        snapshot: directory of the image's snapshot; empty looks at none.
         measure: also measure how fast the closure's files are read, which takes up to ``READ_SECONDS``.
     """
     try:
@@ -62,15 +62,15 @@ def collect(closure: str = "", criu: str = "", *, measure: bool = False) -> dict
     }
     if measure:
         finders["rate"] = lambda: read_rate(files)
-    if criu:
-        finders["criu"] = lambda: program(criu)
+    if snapshot:
+        finders["snapshot"] = lambda: captured(snapshot)
     return {name: _tried(finder) for name, finder in finders.items()}
 
 
 def _tried(finder: Callable[[], object]) -> object:
     try:
         return finder()
-    except Exception as error:  # what one kernel lacks must not hide the rest
+    except Exception as error:  # one missing facility must not hide the others
         return {"error": _reason(error)}
 
 
@@ -79,19 +79,9 @@ def _reason(error: Exception) -> str:
 
 
 def privileges() -> dict[str, Any]:
-    """Return user, capability sets as bit masks, ``no_new_privs``, seccomp mode and whether ``clone3`` is let through.
-
-    A restore gives processes their ids by that.
-    """
+    """Return the user's id and the seccomp mode: 0 for none, 2 for a filter."""
     rows = dict(row.split(":", 1) for row in _text("/proc/self/status").splitlines())
-    return {
-        "uid": os.getuid(),
-        "effective": int(rows["CapEff"], 16),
-        "bounding": int(rows["CapBnd"], 16),
-        "no_new_privs": int(rows.get("NoNewPrivs", "0")),
-        "seccomp": int(rows.get("Seccomp", "0")),
-        "clone3": not seccomp.clone3_filtered(),
-    }
+    return {"uid": os.getuid(), "seccomp": int(rows.get("Seccomp", "0"))}
 
 
 def kernel() -> dict[str, Any]:
@@ -103,11 +93,22 @@ def kernel() -> dict[str, Any]:
         "pressure": lambda: _text("/proc/pressure/memory"),
         "io": lambda: _text("/proc/thread-self/io"),
         "pidfd": lambda: os.close(os.pidfd_open(os.getpid())),
+        "mm_map": _mm_map,
     }
     found: dict[str, Any] = {"release": os.uname().release}
     for name, attempt in facilities.items():
         found[name] = _works(attempt)
     return found
+
+
+def _mm_map() -> None:
+    """Ask for the size of ``struct prctl_mm_map``: a kernel that restores no process does not know the option."""
+    size = ctypes.c_uint()
+    library = ctypes.CDLL(None, use_errno=True)
+    zero = ctypes.c_ulong(0)
+    if library.prctl(ctypes.c_int(_SET_MM), ctypes.c_ulong(_MAP_SIZE), ctypes.byref(size), zero, zero):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _works(attempt: Callable[[], object]) -> bool | str:
@@ -270,21 +271,36 @@ def cuda(files: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def program(path: str) -> dict[str, Any]:
-    """Return whether a program is there, may be executed, and what it answers to ``--version``."""
-    found: dict[str, Any] = {"exists": os.path.exists(path), "executable": os.access(path, os.X_OK)}
-    if found["executable"]:
+def captured(directory: str) -> dict[str, Any]:
+    """Return what an image's snapshot says of itself, and which of its CPU's extensions this host lacks.
+
+    Args:
+        directory: where the image keeps it.
+
+    Returns:
+        ``captured``; where that is true, the manifest's ``kernel``, ``machine``, ``modules`` and ``bytes``, and
+        ``lacking``, else ``declined``: the reason that the build left, empty where it left none.
+
+    Raises:
+        OSError, ValueError, LookupError, TypeError: the manifest is damaged.
+    """
+    try:
+        manifest = json.loads(_text(os.path.join(directory, "manifest.json")))
+    except FileNotFoundError:
         try:
-            done = subprocess.run([path, "--version"], capture_output=True, timeout=_CRIU_SECONDS, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            refused = isinstance(error, OSError) and error.errno == errno.EPERM
-            return {**found, "error": "EPERM: its file capability is not granted" if refused else _reason(error)}
-        text = done.stdout.decode(errors="replace").strip()
-        if done.returncode or not text:
-            said = done.stderr.decode(errors="replace").strip()[-200:]
-            return {**found, "error": f"exit code {done.returncode}: {said}"}
-        found["version"] = text.splitlines()[0]
-    return found
+            reason = " ".join(_text(os.path.join(directory, "declined")).split())
+        except FileNotFoundError:
+            reason = ""
+        return {"captured": False, "declined": reason}
+    found = {name: manifest[name] for name in ("kernel", "machine", "modules", "bytes")}
+    lacking = sorted(set(manifest["cpu_features"]) - cpu_flags(_text("/proc/cpuinfo")))
+    return {"captured": True, **found, "lacking": lacking}
+
+
+def cpu_flags(cpuinfo: str) -> set[str]:
+    """Return the first CPU's extensions as a text of ``/proc/cpuinfo`` names them, of x86 and of arm64."""
+    row = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, flags=re.MULTILINE)
+    return set(row[1].split()) if row else set()
 
 
 def _text(path: str) -> str:
@@ -296,10 +312,10 @@ def main(words: Sequence[str]) -> int:
     """Print what was found and return the exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--closure", default="")
-    parser.add_argument("--criu", default="")
+    parser.add_argument("--snapshot", default="")
     parser.add_argument("--measure", action="store_true")
     options = parser.parse_args(words)
-    print(json.dumps(collect(options.closure, options.criu, measure=options.measure)))
+    print(json.dumps(collect(options.closure, options.snapshot, measure=options.measure)))
     return 0
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from . import containers, disk, engine, gpu, kernel, memory, network, privileges
+from . import containers, disk, engine, gpu, kernel, memory, network, snapshot
 from .examination import Check
 
 CHECKS = (
     Check("engine", engine.engine, seconds=4),
     Check("engine.storage", engine.storage, needs=("engine",)),
-    # Only then: a docker command may ask the engine, and one that never answers would hold it for ever.
+    # Only then: a docker command may ask the daemon, and one that never answers would hold it for ever.
     Check("buildkit", engine.builder, needs=("engine",)),
     Check("image", containers.image, needs=("engine",)),
     Check("image.machine", containers.machine, needs=("engine", "image")),
     Check("model", containers.model),
     # One after the other: the first measures the disk, the second writes to it.
-    Check("container", containers.container, needs=("engine",), after=("image", "snapshot.capability"), seconds=6),
-    Check("snapshot.capability", privileges.capability, needs=("engine",), after=("image",), seconds=6),
-    Check("snapshot.no_new_privs", privileges.no_new_privs, needs=("snapshot.capability",)),
-    Check("snapshot.container", privileges.inside, needs=("snapshot.capability",)),
-    Check("snapshot.criu", privileges.criu, needs=("image", "snapshot.capability")),
-    Check("snapshot.criu_host", privileges.criu_host),
+    Check("container", containers.container, needs=("engine",), after=("image",), seconds=6),
+    Check("snapshot.image", snapshot.image, needs=("image", "container")),
+    Check("snapshot.cpu", snapshot.cpu, needs=("snapshot.image",)),
+    Check("snapshot.mm_map", snapshot.mm_map, needs=("container",), after=("image",)),
     Check("kernel", kernel.kernel, needs=("container",)),
     Check("kernel.children", kernel.facility("children", "CONFIG_PROC_CHILDREN"), needs=("container",)),
     Check("kernel.smaps_rollup", kernel.facility("smaps_rollup", "Linux 4.14"), needs=("container",)),

@@ -100,13 +100,14 @@ def container(subject: Subject, facts: Facts) -> Seen:
         chosen = probed_image(client, subject, facts)
         if not chosen:
             here = facilities.collect() if subject.local else None
-            outcome, reason = "no_image", "no image of ours, of this version, on the engine"
+            outcome, reason = "no_image", "no image of ours, of this version, in the daemon"
             if subject.image:
                 outcome, reason = "skipped", "not looked at: needs image"
             return Seen(outcome, f"{reason}; kernel and memory are this process's", fact=here)
         reference, plan = chosen
-        # The files of the closure are what a start reads: they are what page cache and disk are tried on.
-        words = ["--measure", "--closure", f"{plan.folders.root}/closure.json"]
+        # Page cache and disk are tried on the files of the closure, since a start reads those.
+        root = plan.folders.root
+        words = ["--measure", "--closure", f"{root}/closure.json", "--snapshot", f"{root}/snapshot"]
         try:
             found = ask(client, subject, reference, plan, words, cap_drop=["ALL"] if plan.user else [])
         except ContainerFails as error:
@@ -116,7 +117,7 @@ def container(subject: Subject, facts: Facts) -> Seen:
 
 
 def probed_image(client: docker.DockerClient, subject: Subject, facts: Facts) -> tuple[str, Plan] | None:
-    """Return the image to start containers of: the one that was named, else the newest of ours on the engine."""
+    """Return the image to start containers of: the one that was named, else the newest of ours in the daemon."""
     if subject.image:
         report = facts.get("image")
         return (subject.image, report.plan) if report else None
@@ -133,7 +134,7 @@ def ask(
     """Run the script in a container of an image of ours, and return what it found.
 
     Args:
-        client: a client of the engine.
+        client: a client of the Docker daemon.
         subject: whose labels and further words the container gets.
         reference: the image.
         plan: its plan.
@@ -142,7 +143,7 @@ def ask(
 
     Raises:
         ContainerFails: the container does not run, or says nothing.
-        APIError: the engine refuses to create it.
+        APIError: the daemon refuses to create it.
     """
     made = client.containers.create(
         reference, words, entrypoint=[plan.python, "-I", "-S", f"/{_FOLDER}/entrypoint/facilities.py"],
@@ -178,7 +179,7 @@ def _script() -> bytes:
             entry = tarfile.TarInfo(folder)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(entry)
-        for name in ("__init__.py", "facilities.py", "pagecache.py", "seccomp.py"):
+        for name in ("__init__.py", "facilities.py", "pagecache.py"):
             content = (source / name).read_bytes()
             entry = tarfile.TarInfo(f"{_FOLDER}/entrypoint/{name}")
             entry.size, entry.mode = len(content), 0o644

@@ -31,7 +31,7 @@ _COLD = 0.9
 
 
 def space(subject: Subject, facts: Facts) -> Seen:
-    """Has the disk of the engine's images room for another version of the image?"""
+    """Has the disk of the daemon's images room for another version of the image?"""
     root = subject.data_root or Path(facts["engine"]["DockerRootDir"])
     if subject.local and root.is_dir():
         free = shutil.disk_usage(root).free
@@ -49,7 +49,7 @@ def image_rate(_subject: Subject, facts: Facts) -> Seen:
     root = str(facts["engine"]["DockerRootDir"])
     rate = facts["container"].get("rate")
     if rate is None:
-        return Seen("small", "not measured: no image of ours on the engine")
+        return Seen("small", "not measured: no image of ours in the daemon")
     return _rated(rate, root, 0)
 
 

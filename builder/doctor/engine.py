@@ -1,4 +1,4 @@
-"""The Docker engine: is it there, where it keeps images, and who builds with it."""
+"""The Docker daemon: is it there, where it keeps images, and who builds with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COPIES = ("vfs", "devicemapper", "native")
 
 
 def engine(subject: Subject, _facts: Facts) -> Seen:
-    """Is an engine there that is new enough?  The fact is what it says of itself."""
+    """Is a daemon there that is new enough?  The fact is what it says of itself."""
     try:
         with closing(docker_engine.connect()) as client:
             version, info = client.version(), client.info()
@@ -32,7 +32,7 @@ def engine(subject: Subject, _facts: Facts) -> Seen:
 
 
 def storage(_subject: Subject, facts: Facts) -> Seen:
-    """How does the engine keep images, and where?"""
+    """How does the daemon keep images, and where?"""
     info: dict[str, Any] = facts["engine"]
     driver = str(info["Driver"])
     backing = dict(info.get("DriverStatus") or ()).get("Backing Filesystem")

@@ -123,7 +123,7 @@ def examine(checks: Sequence[Check], subject: Subject, longest: float = LONGEST)
 
 
 def _remove_containers(subject: Subject) -> None:
-    """Remove what a check that was given up, or an interrupt, has left on the engine."""
+    """Remove what a check that was given up, or an interrupt, has left with the daemon."""
     with suppress(DockerException, RequestException), closing(subject.client()) as client:
         label = ",".join(f"{name}={value}" for name, value in subject.labels.items())
         for left in client.containers.list(all=True, filters={"label": label}, ignore_removed=True):

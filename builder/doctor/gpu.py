@@ -1,4 +1,4 @@
-"""GPUs: the host's driver, what the engine gives containers, and the CUDA that the image was built for.
+"""GPUs: the host's driver, what the daemon gives containers, and the CUDA that the image was built for.
 
 Sources of the tables: NVIDIA, CUDA Compatibility, "Minor Version Compatibility"
 (https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html), and CUDA Toolkit Release Notes,
@@ -44,7 +44,7 @@ def driver(subject: Subject, facts: Facts) -> Seen:
     """Is an NVIDIA driver loaded?  The fact is its version."""
     wanted = "image" in facts and facts["image"].plan.accelerator == "cuda"
     if not subject.local:
-        return Seen("remote", "not visible: the engine is on another host")
+        return Seen("remote", "not visible: the daemon is on another host")
     path = subject.proc / "driver" / "nvidia" / "version"
     if not path.exists() and subject.proc == Path("/proc") and shutil.which("nvidia-smi"):
         return _asked()  # under WSL the driver is Windows', and /proc does not tell of it
@@ -114,7 +114,7 @@ def _cuda_of(environment: dict[str, str], inside: dict[str, Any]) -> tuple[str, 
 
 
 def engine(_subject: Subject, facts: Facts) -> Seen:
-    """Does the engine name an NVIDIA runtime, or a device of the container device interface?"""
+    """Does the daemon name an NVIDIA runtime, or a device of the container device interface?"""
     if names_gpu(facts["engine"]):
         return Seen("named", "an NVIDIA runtime or device")
     wanted = "image" in facts and facts["image"].plan.accelerator == "cuda"

@@ -9,7 +9,7 @@ from .examination import Facts
 from .finding import Seen
 from .subject import Subject
 
-#: Where the engine puts containers: by its own driver of cgroups, by systemd's.
+#: Where the daemon puts containers: by its own driver of cgroups, by systemd's.
 _PARENTS = ("docker", "system.slice")
 
 #: A limit that means none.
@@ -23,9 +23,9 @@ def cgroup(_subject: Subject, facts: Facts) -> Seen:
 
 
 def engine(subject: Subject, facts: Facts) -> Seen:
-    """Does a limit hold over all containers of the engine?"""
+    """Does a limit hold over all containers of the daemon?"""
     if not subject.local:
-        return Seen("unknown", "not visible: the engine is on another host")
+        return Seen("unknown", "not visible: the daemon is on another host")
     limits = {}
     for parent in _PARENTS if facts["engine"].get("CgroupDriver") == "cgroupfs" else _PARENTS[1:]:
         for path in (

@@ -70,7 +70,7 @@ def _configured_base() -> str:
 
 
 def _proxies_of(info: Mapping[str, Any]) -> dict[str, str]:
-    """Return the engine's own proxies, by which it pulls; those with a login are shown without it and of no use."""
+    """Return the daemon's own proxies, by which it pulls; those with a login are shown without it and of no use."""
     found = {"http": info.get("HttpProxy"), "https": info.get("HttpsProxy"), "no_proxy": info.get("NoProxy")}
     return {name: str(value) for name, value in found.items() if value and "xxxxx" not in str(value)}
 

@@ -22,8 +22,7 @@ class Subject:
         gpus: GPUs to give a container, as ``docker run --gpus`` takes them; empty tries none.
         proc: the ``/proc`` that tells of the GPU driver.
         cgroups: where cgroups are mounted.
-        data_root: where the engine's images are; ``None`` asks the engine.
-        capabilities: what to ask the engine for, the first that it knows.
+        data_root: where the daemon's images are; ``None`` asks the daemon.
         container: further words of a container's creation.
         run: marks the containers of this run, so that none outlives it.
     """
@@ -34,13 +33,12 @@ class Subject:
     proc: Path = Path("/proc")
     cgroups: Path = Path("/sys/fs/cgroup")
     data_root: Path | None = None
-    capabilities: tuple[str, ...] = ("CHECKPOINT_RESTORE", "SYS_ADMIN")
     container: Mapping[str, Any] = field(default_factory=dict)
     run: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
     def local(self) -> bool:
-        """Whether the engine is on this machine, as far as its address tells."""
+        """Whether the daemon is on this machine, as far as its address tells."""
         return (os.environ.get("DOCKER_HOST") or "unix://").startswith("unix://")
 
     @property
@@ -49,5 +47,5 @@ class Subject:
         return {"dev.warmimage.doctor": self.run}
 
     def client(self) -> docker.DockerClient:
-        """Return a client of the engine for one thread, which must close it."""
+        """Return a client of the daemon for one thread, which must close it."""
         return docker.from_env(timeout=20)

@@ -35,12 +35,13 @@ class Item:
     outcomes: Mapping[str, tuple[Status, str]]
 
 
-_CAPABILITY_FIX = "Docker 23.0 or later knows CHECKPOINT_RESTORE; until then grant SYS_ADMIN, or use another tier"
-_REACH_FIX = "check the network, the proxy (HTTPS_PROXY, the engine's own) and certificates: docs/networks.md"
+_MM_MAP_FIX = "a kernel with CONFIG_CHECKPOINT_RESTORE, and a seccomp profile and sandbox that let prctl(PR_SET_MM_MAP)"
+_NEXT_TIER = "; until then the image starts in its next tier"
+_REACH_FIX = "check the network, the proxy (HTTPS_PROXY, the daemon's own) and certificates: docs/networks.md"
 _CUDA_FIX = "update the NVIDIA driver to {driver} or later, or build from an engine image of an older CUDA"
 
 ITEMS: Mapping[str, Item] = {
-    "engine": Item("docker", "engine", {
+    "engine": Item("docker", "daemon", {
         "answers": ("ok", ""), "unusable": ("missing", "{fix}"),
         "late": ("missing", "restart it (systemctl restart docker); its log: journalctl -u docker"),
     }),
@@ -67,33 +68,23 @@ ITEMS: Mapping[str, Item] = {
     "model": Item("image", "model directory", {
         "whole": ("ok", ""), "damaged": ("missing", "{fix}"),
     }),
-    "snapshot.capability": Item("snapshot", "capability", {
-        "checkpoint_restore": ("ok", ""),
-        "sys_admin": ("info", _CAPABILITY_FIX),
-        "none": ("info", _CAPABILITY_FIX),
-        "none_needed": ("warning", _CAPABILITY_FIX + "; without it the image starts in its next tier"),
-        "fails": ("warning", "look at the engine's log: journalctl -u docker"),
-    }),
-    "snapshot.no_new_privs": Item("snapshot", "no_new_privs", {
-        "unset": ("ok", ""),
-        "set": ("info", "only tier snapshot minds: no-new-privileges in daemon.json, or the container's security_opt"),
-        "set_needed": ("warning", "take no-new-privileges out of daemon.json, or leave tier snapshot"),
-    }),
-    "snapshot.container": Item("snapshot", "privileges inside", {"seen": ("info", "")}),
-    "snapshot.criu": Item("snapshot", "CRIU in the image", {
-        "answers": ("ok", ""),
-        "no_tier": ("info", ""),
+    "snapshot.image": Item("snapshot", "snapshot in the image", {
+        "captured": ("ok", ""), "no_tier": ("info", ""),
+        "declined": ("warning", "mend what is named and build the image again" + _NEXT_TIER),
         "absent": ("missing", "build the image again: its plan has tier snapshot and its files do not"),
-        "not_executable": ("missing", "build the image again: docker cp or a later layer has changed the file's mode"),
-        "not_granted": ("warning", "grant the container CHECKPOINT_RESTORE (SYS_ADMIN where it is not known)"),
-        "silent": ("missing", "build the image again; it ends with what is named"),
+        "damaged": ("missing", "build the image again: a later layer has changed its snapshot"),
     }),
-    "snapshot.criu_host": Item("snapshot", "CRIU on the host", {"any": ("info", "")}),
-    "kernel": Item("kernel", "kernel", {
-        "new": ("ok", ""), "old": ("info", "Linux 5.9 or later has CAP_CHECKPOINT_RESTORE which tier snapshot needs"),
+    "snapshot.cpu": Item("snapshot", "CPU extensions", {
+        "covered": ("ok", ""),
+        "lacks": ("warning", "capture it on such a host: docs/snapshot.md#capturing-on-a-node" + _NEXT_TIER),
     }),
+    "snapshot.mm_map": Item("snapshot", "PR_SET_MM_MAP", {
+        "there": ("ok", ""), "absent": ("info", _MM_MAP_FIX), "absent_needed": ("warning", _MM_MAP_FIX + _NEXT_TIER),
+    }),
+    "kernel": Item("kernel", "kernel", {"release": ("ok", "")}),
     "kernel.children": Item("kernel", "/proc children", {
-        "there": ("ok", ""), "absent": ("warning", "a kernel with CONFIG_PROC_CHILDREN; CRIU needs it"),
+        "there": ("ok", ""),
+        "absent": ("warning", "a kernel with CONFIG_PROC_CHILDREN: tier zygote and PID 1 look for children by it"),
     }),
     "kernel.smaps_rollup": Item("kernel", "smaps_rollup", {
         "there": ("ok", ""), "absent": ("info", "without it memory is told by RSS, which counts shared pages twice"),
@@ -140,7 +131,7 @@ ITEMS: Mapping[str, Item] = {
         "old": ("missing", _CUDA_FIX),
         "unknown": ("info", ""),
     }),
-    "gpu.engine": Item("gpu", "GPUs in the engine", {
+    "gpu.engine": Item("gpu", "GPUs in the daemon", {
         "named": ("ok", ""), "none": ("info", ""),
         "needed": ("warning", "install the NVIDIA container toolkit, then restart Docker"),
     }),

@@ -134,7 +134,7 @@ FILES: dict[str, tuple[str, str]] = {
     "size": ("model: m\nmax_size: big\n", invalid("max_size", 2, "a size, such as 12GB or 900MiB", "'big'")),
     "user by name": ("model: m\nuser: root\n", invalid("user", 2, "a whole number", "'root'")),
     "user below zero": ("model: m\nuser: -1\n", invalid("user", 2, "at least 0", "-1")),
-    "wheelhouse as a number": ("model: m\nwheelhouse: 5\n", invalid("wheelhouse", 2, "a folder", "5")),
+    "wheelhouse as a number": ("model: m\nwheelhouse: 5\n", invalid("wheelhouse", 2, "a directory", "5")),
 }
 
 

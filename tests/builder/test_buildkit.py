@@ -119,6 +119,17 @@ def test_a_failed_build_is_named_by_its_most_telling_line(output: str, what: str
     assert caught.value.exit_code == 1
 
 
+@pytest.mark.parametrize(
+    ("reason", "step"), [("snapshot not captured: a thread is left", "snapshot"), ("module torch: no CUDA", "closure")]
+)
+def test_an_error_of_ours_names_the_step_that_it_comes_from(reason: str, step: str, tmp_path: Path) -> None:
+    path = command(tmp_path / "a", f"echo '#9 1.2 warmimage: error: {reason}'\nexit 1")
+    with pytest.raises(WarmimageError) as caught:
+        buildkit.build(Builder((path,)), tmp_path, (), (), "none", "quiet")
+    (problem,) = caught.value.problems
+    assert (problem.what, problem.where) == (reason, f"the image's {step} step")
+
+
 def test_progress_plain_shows_every_line_on_stderr_and_quiet_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

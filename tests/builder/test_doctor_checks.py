@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from warmimage.config import Config
-from warmimage.doctor import containers, disk, engine, gpu, kernel, memory, privileges
+from warmimage.doctor import containers, disk, engine, gpu, kernel, memory, snapshot
 from warmimage.doctor.checks import CHECKS
 from warmimage.doctor.containers import Examined
 from warmimage.doctor.examination import Check, examine
@@ -148,13 +148,6 @@ def test_no_docker_command_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("release", "outcome"), [("6.18.44-fc", "new"), ("5.9.0", "new"), ("5.8.18", "old"), ("odd", "old")]
-)
-def test_old_kernels_are_told(release: str, outcome: str) -> None:
-    assert kernel.kernel(Subject(), {"container": {"kernel": {"release": release}}}).outcome == outcome
-
-
-@pytest.mark.parametrize(
     ("answer", "release", "seccomp", "outcome"),
     [
         (True, "6.18.0", 2, "there"),
@@ -241,6 +234,70 @@ def test_a_model_is_read(tiny_model: Path) -> None:
     assert disk.model_rate(Subject(model_dir=tiny_model), {"model": 1}).outcome == "small"
 
 
-def test_capabilities_have_their_names() -> None:
-    assert privileges.names(1 << 40 | 1 << 21) == "SYS_ADMIN, CHECKPOINT_RESTORE"
-    assert privileges.names(0) == "none"
+def inside(**found: Any) -> dict[str, Any]:
+    """Return the facts of an image with tier ``snapshot``, and of its container that looked at the snapshot."""
+    captured = {"captured": True, "kernel": "6.1.0", "machine": "x86_64", "modules": 3012, "bytes": 297_000_000}
+    plan = SimpleNamespace(tiers=("snapshot", "zygote"), folders=SimpleNamespace(root="/opt/warmimage"))
+    return {
+        "image": SimpleNamespace(plan=plan),
+        "container": {"snapshot": {**captured, "lacking": [], **found}, "kernel": {"mm_map": True}},
+    }
+
+
+def test_a_captured_snapshot_says_what_it_is() -> None:
+    seen = snapshot.image(Subject(), inside())
+    assert (seen.outcome, seen.found) == ("captured", "297.0 MB, 3,012 modules, captured on Linux 6.1.0")
+
+
+@pytest.mark.parametrize(
+    ("found", "outcome", "said"),
+    [
+        ({"captured": False, "declined": "a thread is running"}, "declined", "none: a thread is running"),
+        ({"captured": False, "declined": ""}, "absent", "no /opt/warmimage/snapshot/manifest.json"),
+        ({"error": "KeyError: 'bytes'"}, "damaged", "its manifest cannot be read: KeyError: 'bytes'"),
+    ],
+)
+def test_a_snapshot_that_is_not_there_says_why(found: dict[str, Any], outcome: str, said: str) -> None:
+    seen = snapshot.image(Subject(), inside(**found))
+    assert (seen.outcome, seen.found, seen.fact) == (outcome, said, None)
+
+
+def test_an_image_without_the_tier_needs_no_snapshot() -> None:
+    facts = inside(captured=False, declined="")
+    facts["image"].plan.tiers = ("zygote", "preload", "plain")
+    assert snapshot.image(Subject(), facts).outcome == "no_tier"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "outcome", "said"),
+    [
+        ([], "covered", "has every extension that the snapshot needs"),
+        (["avx2"], "lacks", "lacks avx2"),
+        (list("abcdefg"), "lacks", "lacks a, b, c, d, e and 2 others"),
+    ],
+)
+def test_the_cpu_is_held_against_the_snapshot(lacking: list[str], outcome: str, said: str) -> None:
+    seen = snapshot.cpu(Subject(), {"snapshot.image": {"lacking": lacking}})
+    assert (seen.outcome, seen.found) == (outcome, said)
+
+
+@pytest.mark.parametrize(
+    ("answer", "tiers", "outcome"),
+    [
+        (True, ("snapshot",), "there"),
+        ("PermissionError: EPERM", ("snapshot",), "absent_needed"),
+        ("OSError: EINVAL", ("zygote",), "absent"),
+    ],
+)
+def test_a_kernel_without_the_option_matters_to_an_image_with_the_tier(
+    answer: bool | str, tiers: tuple[str, ...], outcome: str
+) -> None:
+    facts = inside()
+    facts["image"].plan.tiers = tiers
+    facts["container"]["kernel"]["mm_map"] = answer
+    assert snapshot.mm_map(Subject(), facts).outcome == outcome
+
+
+def test_without_an_image_the_option_is_tried_here() -> None:
+    facts = {"container": {"kernel": {"mm_map": "OSError: EINVAL"}}}
+    assert snapshot.mm_map(Subject(), facts).outcome == "absent"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from warmimage import context
 from warmimage.config import Config
-from warmimage.plan import Plan
+from warmimage.plan import CachesPlan, Plan
 from warmimage.render import dockerfile
 
 from tests.builder import facts, golden, rules
@@ -42,9 +43,12 @@ def test_golden_has_the_parts_of_its_case_and_no_others(case: str) -> None:
         "wheels": case.endswith("compose") or case == "everything",
         "bytecode": True,
         "weights": "-bake-" in case or case == "everything",
-        "closure": True,
         "entrypoint": True,
+        "closure": True,
         "settings": True,
+        "caches": False,
+        "snapshot": True,
+        "plan": True,
     }
     assert rules.parts(golden_text(case)) == [part for part in rules.PARTS if expected[part]]
 
@@ -62,16 +66,16 @@ def test_a_secret_shows_by_its_id_alone() -> None:
         ("FROM vllm/vllm-openai:v0.33.0", "FROM vllm/vllm-openai", "the base image is pinned"),
         ("FROM vllm/vllm-openai:v0.33.0", "FROM localhost:5000/vllm:latest", "the base image is pinned"),
         ("COPY plan.json", "ADD plan.json", "COPY, never ADD"),
-        ("/usr/bin/python3 /tmp/bytecode.py", "sudo true", "no sudo"),
+        ("/usr/bin/python3 /opt/warmimage/compile-bytecode.py", "sudo true", "no sudo"),
         ("WORKDIR /home", "WORKDIR home", "WORKDIR is absolute"),
         ("USER 1000:0", "USER 0", "the last USER"),
         ("USER 1000:0", "USER warmimage", "the last USER"),
         ("CMD []", "CMD true", "ENTRYPOINT and CMD in exec form"),
         ('CMD ["/usr/bin', 'CMD /bin/true ["/usr/bin', "HEALTHCHECK in exec form"),
         ("CMD []", "CMD []\nCMD []", "one ENTRYPOINT"),
-        ("/usr/bin/python3 /tmp/bytecode.py", "apt-get install git", "apt-get leaves no lists"),
-        ("/usr/bin/python3 /tmp/bytecode.py", "pip --quiet install x", "pip keeps no cache"),
-        ("/usr/bin/python3 /tmp/bytecode.py", "pip install --no-cache-dir x", "pip installs by hash"),
+        ("/usr/bin/python3 /opt/warmimage/compile-bytecode.py", "apt-get install git", "apt-get leaves no lists"),
+        ("/usr/bin/python3 /opt/warmimage/compile-bytecode.py", "pip --quiet install x", "pip keeps no cache"),
+        ("/usr/bin/python3 /opt/warmimage/compile-bytecode.py", "pip install --no-cache-dir x", "pip installs by hash"),
         ('    USER="warmimage"', '    HF_TOKEN="x"', "no ENV, ARG or LABEL"),
         ("USER 1000:0", "ARG API_KEY\nUSER 1000:0", "no ENV, ARG or LABEL"),
         ("COPY plan.json", "COPY secret.json", "secrets come as secret mounts"),
@@ -79,6 +83,9 @@ def test_a_secret_shows_by_its_id_alone() -> None:
         ("CMD []", "CMD [] ", "no whitespace at the end"),
         ("CMD []\n", "CMD []\n\n", "one blank line at most"),
         ("\nENV ", "\n\n\nENV ", "one blank line at most"),
+        ("RUN home", "RUN --mount=type=tmpfs,target=/t home", "every builder knows"),
+        ("COPY plan.json", "COPY --chmod=644 plan.json", "every builder knows"),
+        ("CMD []", "RUN cat <<EOF\nCMD []", "every builder knows"),
         ("CMD []", "# " + "x" * 120 + "\nCMD []", "lines of at most 120"),
         ("# closure: ", "# settings: ", "parts in the stated order"),
     ],
@@ -127,13 +134,14 @@ def test_secrets_that_no_step_uses_change_nothing_but_the_plan() -> None:
 @pytest.mark.parametrize(
     ("values", "part"),
     [
-        ({"port": 9000}, "settings"),
+        ({"port": 9000}, "plan"),
+        ({"labels": {"a": "b"}}, "plan"),
+        ({"args": ["--x"]}, "plan"),
+        ({"start": "plain"}, "plan"),
         ({"env": {"A": "b"}}, "settings"),
-        ({"labels": {"a": "b"}}, "settings"),
-        ({"args": ["--x"]}, "settings"),
-        ({"start": "plain"}, "settings"),
-        ({"user": 5}, "entrypoint"),
-        ({"weights": "download"}, "entrypoint"),
+        ({"user": 5}, "settings"),
+        ({"weights": "download"}, "settings"),
+        ({"snapshot": "require"}, "snapshot"),
     ],
     ids=str,
 )
@@ -142,6 +150,40 @@ def test_a_change_leaves_every_layer_before_its_own_in_the_cache(values: dict[st
     before, after = rendered(served_name="tiny"), rendered(**config)
     assert before != after
     assert before.partition(f"\n# {part}")[0] == after.partition(f"\n# {part}")[0]
+
+
+def test_what_the_plan_adds_is_no_input_of_the_snapshot() -> None:
+    """The context's files before the plan are the same, too."""
+    plain = facts.plan_of(Config(model="./tiny-llama", served_name="tiny"))
+    other = facts.plan_of(
+        Config(model="./tiny-llama", served_name="other", port=9000, args=("--x",), labels={"a": "b"})
+    )
+    assert context.imports(plain) == context.imports(other)
+    assert context.imports(plain)["command"] == ["transformers", "serve"]
+
+
+def test_with_snapshot_off_nothing_is_captured() -> None:
+    assert not [rest for rest in rules.of("RUN", rendered(snapshot="off")) if "capture" in rest]
+    before = rendered().partition("\n# snapshot")[0]
+    assert rendered(snapshot="off").partition("\n# plan")[0] == before
+    assert rules.parts(rendered(snapshot="off"))[-2:] == ["settings", "plan"]
+    assert list(rules.violations(rendered(snapshot="off"))) == []
+
+
+@pytest.mark.parametrize(("snapshot", "ending"), [("auto", "/snapshot"), ("require", "/snapshot --require")])
+def test_only_a_required_snapshot_fails_the_build(snapshot: str, ending: str) -> None:
+    (capture,) = [rest for rest in rules.of("RUN", rendered(snapshot=snapshot)) if " capture " in rest]
+    assert capture.endswith(f"/opt/warmimage/entrypoint capture /opt/warmimage{ending}")
+
+
+def test_caches_come_before_the_snapshot() -> None:
+    plan = facts.plan_of(Config(model="./tiny-llama"))
+    caches = CachesPlan(files=1, bytes=1, driver="580.1", gpus=("NVIDIA H200",))
+    text = dockerfile(plan.model_copy(update={"caches": caches}))
+    assert list(rules.violations(text)) == []
+    assert rules.parts(text)[-4:] == ["settings", "caches", "snapshot", "plan"]
+    assert "COPY caches/ /opt/warmimage/caches/" in text.splitlines()
+    assert "# caches: what real starts on NVIDIA H200 have compiled" in text.splitlines()
 
 
 def test_the_plans_label_is_the_plan() -> None:

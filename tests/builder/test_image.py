@@ -13,22 +13,52 @@ from warmimage.errors import ConfigError
 
 from tests.builder import facts
 
-#: An image's history, the newest first, as an engine gives it for the template's instructions.
-HISTORY = [
+#: An image's history, the newest first, as a daemon gives it for the template's instructions.
+BUILDKIT = [
     ("CMD []", 0),
     ('ENTRYPOINT ["/opt/engine/bin/python" "-I" "-S" "/opt/warmimage/entrypoint"]', 0),
     ("LABEL dev.warmimage.engine=transformers 5 dev.warmimage.plan={}", 0),
-    ("ENV A=b PATH=/opt/engine/bin", 0),
     ("COPY plan.json /opt/warmimage/plan.json # buildkit", 3),
+    ("RUN /bin/sh -c python -I -S /opt/warmimage/entrypoint capture /opt/warmimage/snapshot # buildkit", 300_000),
+    ("COPY caches/ /opt/warmimage/caches/ # buildkit", 70),
+    ("ENV A=b PATH=/opt/engine/bin", 0),
+    ("RUN /bin/sh -c { grep -q : /etc/passwd || echo warmimage; } && mkdir -p /run/warmimage # buildkit", 2),
+    ("RUN /bin/sh -c home=$(mktemp -d) && python /opt/warmimage/entrypoint/record.py # buildkit", 7),
+    ("COPY imports.json /opt/warmimage/imports.json # buildkit", 1),
     ("RUN /bin/sh -c /opt/engine/bin/python -m compileall -q /opt/warmimage/entrypoint # buildkit", 50),
     ("COPY entrypoint/ /opt/warmimage/entrypoint/ # buildkit", 100),
-    ("RUN /bin/sh -c mkdir -p /opt/warmimage && python /tmp/record.py /tmp/imports.json # buildkit", 7),
-    ("COPY --chmod=755 model/ /model/ # buildkit", 10_000),  # as current BuildKit writes it; 20.10 without --chmod
-    ("RUN /bin/sh -c /opt/engine/bin/python /tmp/bytecode.py # buildkit", 2_000),
-    ("RUN /bin/sh -c python3 -m venv && pip install --requirement /wheels/requirements.txt # buildkit", 6_000),
-    ("RUN /bin/sh -c sh -euc 'python -m compileall /srv; COPY model/ record.py bytecode.py' # buildkit", 900),
+    ("COPY model/ /model/ # buildkit", 10_000),
+    ("RUN /bin/sh -c /opt/engine/bin/python /opt/warmimage/compile-bytecode.py # buildkit", 2_000),
+    ("COPY entrypoint/bytecode.py /opt/warmimage/compile-bytecode.py # buildkit", 4),
+    ("COPY /opt/engine/ /opt/engine/ # buildkit", 6_000),
+    ("RUN /bin/sh -c sh -euc 'python -m compileall /srv; COPY model/ /model record.py bytecode.py' # buildkit", 900),
     ("USER 0", 0),
     ("LABEL dev.warmimage.schema=1", 0),
+]
+
+#: The same as the classic builder and buildah write it.
+CLASSIC = [
+    ("/bin/sh -c #(nop)  CMD []", 0),
+    ('/bin/sh -c #(nop)  LABEL dev.warmimage.plan={"run":["sh -euc "]}', 0),
+    ("/bin/sh -c #(nop) COPY file:1f in /opt/warmimage/plan.json ", 3),
+    ("/bin/sh -c python -I -S /opt/warmimage/entrypoint capture /opt/warmimage/snapshot", 300_000),
+    ("/bin/sh -c #(nop) COPY dir:2f in /opt/warmimage/caches/ ", 70),
+    ("/bin/sh -c #(nop)  ENV A=b PATH=/opt/engine/bin", 0),
+    ("/bin/sh -c { grep -q : /etc/passwd || echo warmimage; } && mkdir -p /run/warmimage", 2),
+    ("/bin/sh -c home=$(mktemp -d) && python /opt/warmimage/entrypoint/record.py", 7),
+    ("/bin/sh -c #(nop) COPY file:3f in /opt/warmimage/imports.json ", 1),
+    ("/bin/sh -c /opt/engine/bin/python -m compileall -q /opt/warmimage/entrypoint", 50),
+    ("/bin/sh -c #(nop) COPY dir:4f in /opt/warmimage/entrypoint/ ", 100),
+    ("/bin/sh -c #(nop) COPY dir:5f in /model/ ", 10_000),
+    ("/bin/sh -c /opt/engine/bin/python /opt/warmimage/compile-bytecode.py", 2_000),
+    ("/bin/sh -c #(nop) COPY file:6f in /opt/warmimage/compile-bytecode.py ", 4),
+    ("/bin/sh -c #(nop) COPY dir:7f in /opt/engine/", 6_000),
+    ("/bin/sh -c sh -euc 'python -m compileall /srv; COPY model/ /model record.py bytecode.py'", 900),
+    ("/bin/sh -c #(nop)  USER 0", 0),
+    ("/bin/sh -c #(nop)  LABEL dev.warmimage.schema=1", 0),
+]
+
+BASE = [
     ('CMD ["python3"]', 0),
     ("COPY entrypoint/ /srv # the base's own", 40_000),
     ("/bin/sh -c #(nop) ADD file:1 in / ", 80_000),
@@ -39,25 +69,26 @@ def history(*entries: tuple[str, int]) -> list[dict[str, Any]]:
     return [{"CreatedBy": text, "Size": size} for text, size in entries]
 
 
-def test_sizes_go_to_the_purpose_of_their_instruction_and_older_layers_to_the_base() -> None:
-    assert image.sizes_by_purpose(history(*HISTORY)) == {
+@pytest.mark.parametrize("own", [BUILDKIT, CLASSIC], ids=["buildkit", "classic"])
+def test_sizes_go_to_the_purpose_of_their_instruction_and_older_layers_to_the_base(own: list[tuple[str, int]]) -> None:
+    assert image.sizes_by_purpose(history(*own, *BASE)) == {
         "base": 120_000,
         "steps": 900,
         "wheels": 6_000,
-        "bytecode": 2_000,
-        "criu": 0,
+        "bytecode": 2_004,
         "weights": 10_000,
-        "closure": 7,
         "entrypoint": 150,
-        "settings": 3,
-        "snapshot": 0,
+        "closure": 8,
+        "settings": 5,
+        "caches": 70,
+        "snapshot": 300_000,
     }
 
 
 def test_an_image_derived_from_one_of_ours_counts_the_older_one_as_its_base() -> None:
-    again = [entry for entry in HISTORY[:14] if "wheels" not in entry[0]]
-    sizes = image.sizes_by_purpose(history(*again, *HISTORY))
-    assert sizes["base"] == sum(size for _, size in HISTORY)
+    again = [entry for entry in BUILDKIT if "/opt/engine/ " not in entry[0]]
+    sizes = image.sizes_by_purpose(history(*again, *BUILDKIT, *BASE))
+    assert sizes["base"] == sum(size for _, size in [*BUILDKIT, *BASE])
     assert sizes["wheels"] == 0
     assert sizes["weights"] == 10_000
 

@@ -62,15 +62,6 @@ def test_every_part_is_answered(python: str) -> None:
     assert found["memory"]["shared"] == os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize
 
 
-def test_what_is_dropped_is_seen(python: str) -> None:
-    prefix = ("setpriv", "--bounding-set=-sys_admin", "--no-new-privs")
-    if not works(*prefix):
-        pytest.skip("capabilities cannot be dropped here (needs setpriv and root)")
-    before, dropped = ask(python)["privileges"], ask(python, prefix=prefix)["privileges"]
-    assert before["bounding"] & ~dropped["bounding"] == 1 << 21  # SYS_ADMIN
-    assert (before["no_new_privs"], dropped["no_new_privs"]) == (0, 1)
-
-
 def test_a_closure_that_cannot_be_read_hides_nothing_else(python: str, tmp_path: Path) -> None:
     found = ask(python, "--closure", str(tmp_path / "none.json"))
     assert found["closure"] == {"error": f"FileNotFoundError: [Errno 2] No such file or directory: "
@@ -133,32 +124,68 @@ def test_mincore_about_files_of_others_is_found_out(python: str, tmp_path: Path)
     assert found["others"] == {"how": "sampled", "mincore_truthful": False}
 
 
+MANIFEST = {"kernel": "6.1.0", "machine": "x86_64", "modules": 3012, "bytes": 297_000_000, "cpu_features": []}
+
+
+def test_a_snapshot_says_what_it_is_and_what_this_cpu_lacks(python: str, tmp_path: Path) -> None:
+    here = sorted(facilities.cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8")))
+    assert here
+    manifest = {**MANIFEST, "cpu_features": [here[0], "no-such-extension"]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    found = ask(python, "--snapshot", str(tmp_path))["snapshot"]
+    expected = {name: value for name, value in MANIFEST.items() if name != "cpu_features"}
+    assert found == {"captured": True, **expected, "lacking": ["no-such-extension"]}
+
+
+def test_a_build_that_captured_none_says_why(tmp_path: Path) -> None:
+    assert facilities.captured(str(tmp_path)) == {"captured": False, "declined": ""}
+    (tmp_path / "declined").write_text("a thread is running:\n  of torch\n", encoding="utf-8")
+    assert facilities.captured(str(tmp_path)) == {"captured": False, "declined": "a thread is running: of torch"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "{", '{"cpu_features": 1}'])
+def test_a_damaged_manifest_is_an_error_and_hides_nothing_else(python: str, tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
+    found = ask(python, "--snapshot", str(tmp_path))
+    assert set(found["snapshot"]) == {"error"}
+    assert found["kernel"]["release"] == os.uname().release
+
+
 @pytest.mark.parametrize(
-    ("content", "mode", "expected"),
+    ("text", "flags"),
     [
-        ("#!/bin/sh\necho Version: 4.1.1\necho GitID: x\n", 0o755, {"version": "Version: 4.1.1"}),
-        ("#!/bin/sh\necho bad library >&2\nexit 3\n", 0o755, {"error": "exit code 3: bad library"}),
-        ("#!/bin/sh\n", 0o755, {"error": "exit code 0: "}),
-        ("#!/bin/sh\necho never\n", 0o644, {}),
+        ("processor : 0\nflags\t\t: fpu avx2 avx512f\nbugs\t: spectre\nprocessor : 1\nflags\t: fpu\n",
+         {"fpu", "avx2", "avx512f"}),
+        ("processor\t: 0\nFeatures\t: fp asimd sve\n", {"fp", "asimd", "sve"}),
+        ("processor : 0\n", set()),
     ],
-    ids=["answers", "fails", "silent", "not-executable"],
-)
-def test_a_program_is_tried(tmp_path: Path, content: str, mode: int, expected: dict[str, str]) -> None:
-    path = tmp_path / "criu"
-    path.write_text(content, encoding="utf-8")
-    path.chmod(mode)
-    assert facilities.program(str(path)) == {"exists": True, "executable": mode == 0o755, **expected}
+    ids=["x86", "arm64", "neither"],
+)  # fmt: skip
+def test_the_flags_of_the_cpu_are_read(text: str, flags: set[str]) -> None:
+    assert facilities.cpu_flags(text) == flags
 
 
-def test_a_program_that_is_absent_or_hangs_or_is_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facilities, "_CRIU_SECONDS", 0.2)
-    assert facilities.program(str(tmp_path / "none")) == {"exists": False, "executable": False}
-    path = tmp_path / "criu"
-    path.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
-    path.chmod(0o755)
-    assert facilities.program(str(path))["error"].startswith("TimeoutExpired")
-    path.write_bytes(b"\0\0\0\0")
-    assert facilities.program(str(path))["error"].startswith("OSError: [Errno 8]")
+#: Installs a seccomp filter that answers EPERM to ``prctl(PR_SET_MM)``, then becomes the command that follows.
+DENIED = """\
+import ctypes, os, struct, sys
+number = {"x86_64": 157, "aarch64": 167}[os.uname().machine]
+rows = [(0x20, 0, 0, 0), (0x15, 0, 3, number), (0x20, 0, 0, 16), (0x15, 0, 1, 35), (0x06, 0, 0, 0x50001)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *row) for row in [*rows, (0x06, 0, 0, 0x7fff0000)]))
+header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 6, ctypes.addressof(program)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, header, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_kernel_that_maps_no_process_back_is_found_out(python: str) -> None:
+    """The option answers here; where a filter refuses it, the reason is the kernel's own."""
+    before = ask(python)["kernel"]["mm_map"]
+    if before is not True:
+        pytest.skip(f"PR_SET_MM_MAP is not available here: {before}")
+    after = ask(python, prefix=(python, "-c", DENIED))["kernel"]
+    assert after["mm_map"] == "PermissionError: [Errno 1] Operation not permitted"
+    assert after["release"] == os.uname().release
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from warmimage import values
 from warmimage.config import Config
 from warmimage.engines import adapters
 from warmimage.errors import ConfigError
-from warmimage.plan import Plan, SnapshotPlan
+from warmimage.plan import Plan
+from warmimage.snapshot_facts import Captured
 from warmimage.values import Built
 
 from tests.builder.facts import plan_of
@@ -18,7 +19,7 @@ from tests.builder.facts import plan_of
 from .cases import find, parse
 from .generate import CHART
 from .invariants import broken
-from .tool import template
+from .tool import helm, template
 
 DIGEST = "sha256:" + "ab" * 32
 GIB = 1 << 30
@@ -37,16 +38,17 @@ def built(made: Plan, **words: object) -> Built:
     return Built(plan=made, tag="registry.example.com:5000/team/qwen:1", environment=dict(made.environment), **facts)
 
 
+def captured(**reads: str) -> Captured:
+    """Return a snapshot whose imports have read variables: for each, the modules that did."""
+    environment = {"reads": reads, "hidden": {"HIDDEN": ""}}
+    return Captured(bytes=700_000_000, modules=5000, kernel="6.1", machine="x86_64", environment=environment)
+
+
 def test_the_values_and_a_claim_are_enough(tmp_path: Path) -> None:
     """``-f values.generated.yaml -f mine.yaml`` renders a server with the build's facts."""
     file, mine = tmp_path / "values.generated.yaml", tmp_path / "mine.yaml"
     made = plan(args=("--tensor-parallel-size", "4"), env={"HF_HOME": "/cache/hf"})
-    snapshot = SnapshotPlan(
-        manifest="0" * 64, source="sha256:0", bytes=700_000_000, criu="4.1.1", kernel="6.1", machine="x86_64",
-        cpu_features=(), modules=5000,
-    )  # fmt: skip
-    made = made.model_copy(update={"snapshot": snapshot, "tiers": ("snapshot", *made.tiers)})
-    values.write(file, built(made, filled=frozenset({"/cache/hf"})))
+    values.write(file, built(made, filled=frozenset({"/cache/hf"}), snapshot=captured(VLLM_PLUGINS="vllm.envs")))
     mine.write_text("models: {tiny-llama: {weights: {volume: {pvc: {claimName: models}}}}}", encoding="utf-8")
     documents = parse(template(CHART, [file, mine]).stdout)
     assert broken(documents) == []
@@ -54,7 +56,7 @@ def test_the_values_and_a_claim_are_enough(tmp_path: Path) -> None:
     (server,) = pod["containers"]
     assert server["image"] == f"registry.example.com:5000/team/qwen@{DIGEST}"
     assert server["resources"]["limits"] == {"nvidia.com/gpu": 4}
-    assert server["securityContext"]["capabilities"]["add"] == ["CHECKPOINT_RESTORE"]
+    assert server["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert pod["nodeSelector"]["kubernetes.io/arch"] == "amd64"
     assert {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1024Mi"}} in pod["volumes"]
     (seed,) = pod["initContainers"]
@@ -98,6 +100,36 @@ def test_the_other_strategies_need_no_claim_of_the_users(tmp_path: Path, words: 
     extra = ["--set", f"models.{key}.weights.volume.type=emptyDir"] if words["weights"] == "download" else []
     documents = parse(template(CHART, [file], *extra).stdout)
     assert broken(documents) == []
+
+
+def test_the_values_have_the_snapshots_size_and_the_variables_that_cost_it() -> None:
+    """A variable is not among them where a restored process makes good every module's reading of it."""
+    reads = {
+        "VLLM_PLUGINS": "vllm.envs",
+        "SAGEMAKER_*": "a.copier",
+        "CUDA_VISIBLE_DEVICES": "torch",
+        "HF_HUB_CACHE": "huggingface_hub.constants",
+        "HF_HOME": "huggingface_hub.constants, some.other.module",
+        "HIDDEN": "torch",
+    }
+    text = values.text(built(plan(), snapshot=captured(**reads)))
+    snapshot = yaml.safe_load(text)["models"]["tiny-llama"]["snapshot"]
+    variables = set(snapshot.pop("variables"))
+    assert snapshot == {"inImage": True, "bytes": "668Mi"}
+    assert variables & set(reads) == {"VLLM_PLUGINS", "SAGEMAKER_*", "HF_HOME"}
+    assert {"MALLOC_ARENA_MAX", "PYTHONPATH"} <= variables  # read by the C library and the interpreter at their start
+    assert not {"TZ", "LANG", "OMP_NUM_THREADS"} & variables
+    without = yaml.safe_load(values.text(built(plan())))["models"]["tiny-llama"]
+    assert without["snapshot"] == {"inImage": False, "bytes": ""}
+
+
+def test_a_change_of_such_a_variable_is_told_by_the_notes(tmp_path: Path) -> None:
+    """The build's values and a user's ``env`` are enough for the warning."""
+    file, mine = tmp_path / "values.generated.yaml", tmp_path / "mine.yaml"
+    values.write(file, built(plan(weights="bake"), snapshot=captured(VLLM_PLUGINS="vllm.envs")))
+    mine.write_text("models: {tiny-llama: {env: {VLLM_PLUGINS: other}}}", encoding="utf-8")
+    done = helm("install", "r", CHART, "--dry-run=client", "--values", file, "--values", mine)
+    assert "tier snapshot is lost where VLLM_PLUGINS has another value than in the image" in done.stdout
 
 
 def test_an_unknown_size_leaves_a_file_that_works(tmp_path: Path) -> None:

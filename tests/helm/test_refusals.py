@@ -62,12 +62,12 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no snapshot": (
         {"snapshot": {"required": True}}, ("models.tiny.snapshot.required: the image holds no snapshot",),
     ),
-    "no capability": (
-        {"snapshot": {"required": True, "inImage": True, "capability": "never"}},
-        ("only with the capability CHECKPOINT_RESTORE, and it is not granted: snapshot.capability is \"never\"",),
-    ),
     "another tier": (
-        {"snapshot": {"required": True, "inImage": True}, "start": "zygote"}, ("not granted: start is \"zygote\"",),
+        {"snapshot": {"required": True, "inImage": True}, "start": "zygote"},
+        (
+            "models.tiny.snapshot.required: the server would not start from its snapshot: start is \"zygote\"",
+            "fix: set models.tiny.start to auto",
+        ),
     ),
     "a gate that may never open": (
         {"sidecar": {"mode": "gate", "deadline": 0}},

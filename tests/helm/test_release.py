@@ -30,7 +30,8 @@ def test_the_notes_name_the_timeout_and_what_is_off() -> None:
     assert f"rollout status deployment/r-warmimage-qwen3-8b --timeout {progress}s" in told
     assert f"--wait --timeout {max(progress, 4 * (1800 + 900 + 60))}s" in told
     assert "--namespace models" in told
-    assert "the server has the capability CHECKPOINT_RESTORE" in told
+    assert "snapshot   in the image: servers start from it, and need no privilege for that" in told
+    assert "WARNING" not in told
 
 
 @pytest.mark.parametrize(("share", "rounds"), [("25%", 4), ("30%", 4), ("100%", 1), ("3", 1)])
@@ -57,13 +58,41 @@ def test_the_timeout_grows_with_the_servers_that_are_replaced_one_after_the_othe
         ([], "No model is served yet"),
         (["--values", case("minimal")], "not the weights: weights.volume.pvc.shared does not say"),
         (["--values", case("minimal"), "--set", "monitoring.mode=auto"], "No ServiceMonitor and no PodMonitor"),
-        (["--values", case("gpu"), "--set", "defaults.snapshot.capability=never"], "not restored: start is auto"),
+        (["--values", case("gpu"), "--set", "defaults.start=zygote"], "in the image, and not used: start is zygote"),
         (["--values", case("once")], "sidecar    once: weights"),
         (["--values", case("once")], "warmer     off"),
     ],
 )
 def test_the_notes_say_what_is_missing(words: list[str | Path], told: str) -> None:
     assert told in notes(*words)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"env": {"VLLM_PLUGINS": "x", "TZ": "UTC"}}, "VLLM_PLUGINS has another value than in the image: put it"),
+        ({"extraEnv": [{"name": "VLLM_PLUGINS", "value": "x"}]}, "VLLM_PLUGINS has another value than"),
+        (
+            {"env": {"VLLM_TARGET_DEVICE": "x"}, "extraEnv": [{"name": "VLLM_PLUGINS", "value": "x"}]},
+            "VLLM_PLUGINS, VLLM_TARGET_DEVICE have another value than in the image: put them",
+        ),
+        ({"env": {"SAGEMAKER_MODEL": "x", "SAGE": "y"}}, "SAGEMAKER_MODEL has another value"),
+        ({"env": {"TZ": "UTC"}}, ""),
+        ({"env": {"VLLM_PLUGINS": "x"}, "start": "zygote"}, ""),
+        ({"env": {"VLLM_PLUGINS": "x"}, "snapshot": {"inImage": False}}, ""),
+        ({"env": {"VLLM_PLUGINS": "x"}, "snapshot": {"variables": []}}, ""),
+    ],
+)
+def test_the_notes_warn_of_variables_that_cost_the_snapshot(values: dict[str, Any], named: str, tmp_path: Path) -> None:
+    """One line names them and says what to do; a variable that imports have not read is no matter."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(json.dumps({"models": {"qwen3-8b": values}}), encoding="utf-8")
+    told = notes("--values", case("gpu"), "--values", mine)
+    warned = [line for line in told.splitlines() if "WARNING" in line]
+    assert len(warned) == bool(named), told
+    for line in warned:
+        assert f"WARNING    tier snapshot is lost where {named}" in line
+        assert "under env: of warmimage.yaml and build again" in line
 
 
 def immutable(documents: list[dict[str, Any]]) -> dict[str, Any]:

@@ -106,6 +106,11 @@ def _root(documents: list[dict[str, Any]]) -> None:
     pod["containers"][0]["securityContext"]["capabilities"]["add"] = ["SYS_ADMIN"]
 
 
+def _escalation(documents: list[dict[str, Any]]) -> None:
+    pod = find(documents, "Deployment")["spec"]["template"]["spec"]
+    pod["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+
+
 def _gpu(documents: list[dict[str, Any]]) -> None:
     find(documents, "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["env"] = []
 
@@ -114,7 +119,8 @@ def _gpu(documents: list[dict[str, Any]]) -> None:
     ("damage", "found"),
     [
         (_selector, "selectors"), (_mount, "mounts"), (_port, "ports"), (_probe, "probes"), (_float, "numbers"),
-        (_name, "names"), (_secret, "secrets"), (_root, "security"), (_gpu, "warmers"),
+        (_name, "names"), (_secret, "secrets"), (_root, "security"), (_escalation, "security"),
+        (_gpu, "warmers"),
     ],
 )  # fmt: skip
 def test_a_broken_render_is_noticed(damage: Callable[[list[dict[str, Any]]], None], found: str) -> None:
@@ -204,18 +210,14 @@ def test_the_image_takes_every_command_line_that_the_chart_gives_it() -> None:
     }  # fmt: skip
 
 
-def test_a_snapshot_is_granted_its_capability_where_the_image_has_one() -> None:
-    """The server has the one capability where there is a snapshot to restore, and nothing else ever has any."""
-    granted = {}
-    for file in CASES:
-        for document, pod in pod_specs(rendered(file)):
-            for each in containers(pod):
-                if each.get("securityContext", {}).get("capabilities", {}).get("add"):
-                    granted.setdefault(file.name, []).append((document["kind"], each["name"]))
-    assert granted == {name: [("Deployment", "server")] for name in ("bake-values.yaml", "gpu-values.yaml")}
-    for words in (["snapshot.capability=never"], ["start=plain"], ["snapshot.inImage=false"]):
-        done = template(CHART, [case("gpu")], *(part for word in words for part in ("--set", f"defaults.{word}")))
-        assert "CHECKPOINT_RESTORE" not in done.stdout
+def test_a_snapshot_brings_the_server_no_privilege() -> None:
+    """Image, start and snapshot change nothing in what a server's container is granted."""
+    contexts = []
+    for words in ([], ["snapshot.inImage=false"], ['start="zygote"']):
+        pod = pod_of(changed("gpu", *(f"defaults.{word}" for word in words)), "Deployment")
+        contexts.append((pod["securityContext"], [each["securityContext"] for each in containers(pod)]))
+    assert contexts[0] == contexts[1] == contexts[2]
+    assert "CHECKPOINT_RESTORE" not in "".join(path.read_text() for path in CHART.rglob("*") if path.is_file())
 
 
 def test_an_empty_volume_hides_no_baked_cache() -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from . import generate
-from .cases import CASES, parallel, parse
+from .cases import CASES, case, parallel, parse
 from .generate import CHART, Leaf
 from .tool import helm, template
 
@@ -55,6 +55,9 @@ _TOGETHER: dict[str, dict[str, Any]] = {
     "defaults.autoscaling.keda.cooldownPeriod": {"defaults": {"autoscaling": {"minReplicas": 1}}},
     "defaults.sidecar.lock": {"defaults": {"sidecar": {"budget": "99Gi"}}},
 }
+
+#: Values that change what Helm tells, and no resource; the model's variables are set with them.
+_TOLD: dict[str, dict[str, Any]] = {"defaults.snapshot.variables": {"defaults": {"env": {"other": "1"}}}}
 
 #: Values that only refuse.
 _REFUSES = {"defaults.snapshot.required"}
@@ -127,8 +130,17 @@ def test_every_value_changes_what_some_case_renders(tmp_path: Path) -> None:
         done = template(CHART, [file], code=None)
         return parse(done.stdout) if done.returncode == 0 else None
 
+    def told(tree: dict[str, Any], dotted: str) -> str:
+        given = merged(_TOLD[dotted], tree)
+        file = tmp_path / f"{dotted}-{len(tree)}.yaml"
+        file.write_text(json.dumps(in_models(loaded[case("gpu")], given)), encoding="utf-8")
+        done = helm("install", "r", CHART, "--dry-run=client", "--values", file)
+        return done.stdout.partition("NOTES:\n")[2]
+
     def matters(leaf: Leaf) -> bool:
         dotted = ".".join(leaf.path)
+        if dotted in _TOLD:
+            return told({}, dotted) != told(at(leaf.path, alternatives(leaf)[0]), dotted)
         together = _TOGETHER.get(dotted, {})
         for file in order:
             for number, value in enumerate(alternatives(leaf)):

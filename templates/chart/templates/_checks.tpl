@@ -37,11 +37,7 @@
 {{- fail (printf "%s.snapshot.required: the image holds no snapshot (snapshot.inImage is false); fix: warmimage build --snapshot require, or set %s.snapshot.required to false" $at $at) -}}
 {{- end -}}
 {{- if and $model.snapshot.required (not $derived.restores) -}}
-{{- $level := include "warmimage.podSecurity" $root -}}
-{{- $why := printf "snapshot.capability is %q" $model.snapshot.capability -}}
-{{- if not (has $model.start (list "auto" "snapshot")) -}}{{- $why = printf "start is %q" $model.start -}}
-{{- else if and $level (eq $model.snapshot.capability "auto") -}}{{- $why = printf "namespace %s enforces Pod Security level %s" (include "warmimage.namespace" $root) $level -}}{{- end -}}
-{{- fail (printf "%s.snapshot.required: a snapshot is restored only with the capability CHECKPOINT_RESTORE, and it is not granted: %s; fix: grant it, or set %s.snapshot.required to false" $at $why $at) -}}
+{{- fail (printf "%s.snapshot.required: the server would not start from its snapshot: start is %q; fix: set %s.start to auto, or %s.snapshot.required to false" $at $model.start $at $at) -}}
 {{- end -}}
 
 {{- if and (has $model.sidecar.mode (list "gate" "once")) (not (int64 $model.sidecar.deadline)) -}}

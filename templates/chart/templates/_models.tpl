@@ -4,7 +4,8 @@ over them the model's own values, and what follows from both as `derived`:
   name             of its resources
   image, warmImage, warmPullPolicy  references of the images that serve and that warm
   bytes            to read at a start: weights, twice where they are downloaded first, and snapshot
-  restores         whether CHECKPOINT_RESTORE is granted
+  restores         whether the server starts from the image's snapshot
+  costly           names of the variables that its values set and that may cost it the snapshot
   seconds          that a start may take, once the container runs
   progressSeconds  that a rollout may take to make one more server available
   rolloutSeconds   that all of a rollout may take
@@ -49,11 +50,17 @@ over them the model's own values, and what follows from both as `derived`:
 {{- $snapshot := include "warmimage.bytes" $model.snapshot.bytes | int64 -}}
 {{- $_ := set $derived "weightBytes" $weights -}}
 {{- $_ := set $derived "bytes" (add $weights (ternary $weights 0 (eq $model.weights.strategy "download")) $snapshot) -}}
-{{- $restores := and $model.snapshot.inImage (ne $model.snapshot.capability "never") (has $model.start (list "auto" "snapshot")) -}}
-{{- if and $restores (eq $model.snapshot.capability "auto") -}}
-{{- $restores = not (include "warmimage.podSecurity" $root) -}}
+{{- $_ := set $derived "restores" (and $model.snapshot.inImage (has $model.start (list "auto" "snapshot"))) -}}
+{{- $given := keys $model.env -}}
+{{- range $model.extraEnv -}}{{- $given = append $given .name -}}{{- end -}}
+{{- $costly := list -}}
+{{- range $given | uniq | sortAlpha -}}
+{{- $name := . -}}
+{{- range $model.snapshot.variables -}}
+{{- if or (eq . $name) (and (hasSuffix "*" .) (hasPrefix (trimSuffix "*" .) $name)) -}}{{- $costly = append $costly $name -}}{{- end -}}
 {{- end -}}
-{{- $_ := set $derived "restores" $restores -}}
+{{- end -}}
+{{- $_ := set $derived "costly" (uniq $costly) -}}
 
 {{- $seconds := int64 $model.startup.seconds -}}
 {{- if not $seconds -}}
@@ -105,15 +112,6 @@ over them the model's own values, and what follows from both as `derived`:
 {{- if eq .weights.strategy "bake" -}}true
 {{- else if eq .weights.strategy "mount" -}}
 {{- if or (has $volume.type (list "image" "hostPath")) (and (eq $volume.type "pvc") $volume.pvc.shared) -}}true{{- end -}}
-{{- end -}}
-{{- end -}}
-
-{{/* The Pod Security level that the namespace enforces, where Helm can ask the cluster and it forbids capabilities. */}}
-{{- define "warmimage.podSecurity" -}}
-{{- $namespace := lookup "v1" "Namespace" "" (include "warmimage.namespace" .) -}}
-{{- if $namespace -}}
-{{- $level := dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "" $namespace -}}
-{{- if has $level (list "baseline" "restricted") -}}{{- $level -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -26,25 +26,12 @@ seccompProfile:
   type: {{ $security.seccompProfile }}
 {{- end -}}
 
-{{/* A container that needs nothing. */}}
+{{/* Every container: no tier needs a privilege, so each keeps to Pod Security level restricted. */}}
 {{- define "warmimage.restricted" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
-{{- end -}}
-
-{{/* The server's container: CRIU has the one capability as a file capability, which no_new_privs would take away. */}}
-{{- define "warmimage.serverSecurityContext" -}}
-{{- if .model.derived.restores -}}
-allowPrivilegeEscalation: true
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
-  add: [CHECKPOINT_RESTORE]
-{{- else -}}
-{{ include "warmimage.restricted" . }}
-{{- end -}}
 {{- end -}}
 
 {{- define "warmimage.serverEnv" -}}
@@ -244,7 +231,7 @@ capabilities:
   resources:
     {{- include "warmimage.serverResources" $model | nindent 4 }}
   securityContext:
-    {{- include "warmimage.serverSecurityContext" . | nindent 4 }}
+    {{- include "warmimage.restricted" . | nindent 4 }}
   volumeMounts:
     {{- with include "warmimage.weightsMount" (dict "model" $model "write" true) | trim }}{{ . | nindent 4 }}{{ end }}
     {{- with include "warmimage.writableMounts" . | trim }}{{ . | nindent 4 }}{{ end }}
