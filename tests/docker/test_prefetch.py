@@ -16,7 +16,6 @@ import pytest
 from docker.models.containers import Container
 from warmimage import timeline
 from warmimage.bench.result import Result, load
-from warmimage.containers import restore_capability
 
 from tests.support.images import COMMAND, completion, container, wait_ended, wait_for_event, wait_ready, warmimage
 from tests.support.slow_volume import MB, TAKEN_BACK, Volume, mounted
@@ -218,7 +217,7 @@ def test_restored_from_a_snapshot_the_start_takes_the_longer_of_reading_and_load
 
 def restored(client: docker.DockerClient, image: str, volume: Volume) -> tuple[float, float, float]:
     """Start from the snapshot; return how long prefetch read, and after how many seconds all was loaded and ready."""
-    granted = {**OPTIONS, "cap_add": [restore_capability(client)], "environment": {"WARMIMAGE_START": "snapshot"}}
+    granted = {**OPTIONS, "environment": {"WARMIMAGE_START": "snapshot"}}
     with container(client, image, OWN_TYPE, volume.path, **granted) as made:
         wait_ready(made, 600)
         (ready,) = timeline.find(events := wait_for_event(made, "ready"), "ready")

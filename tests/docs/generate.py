@@ -1,4 +1,4 @@
-"""Write the generated documents anew: ``python tests/docs/generate.py``."""
+"""Write the generated documents: ``python tests/docs/generate.py``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from warmimage.config import Config
 from warmimage.schema import FILE_NAME, schema_text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script, it has only its own folder there
-from tests.docs import benchmarks
+from tests.docs import benchmarks, variables
 from tests.helm import generate as chart
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -45,14 +45,14 @@ _CONFIGURATION = """\
 An image is configured by flags, environment variables and a file.
 A flag wins over an environment variable, a variable over the file, the file over the default.
 
-- The file is `warmimage.yaml` in the current folder, or the one that `--file` or `WARMIMAGE_FILE` names.
+- The file is `warmimage.yaml` in the current directory, or the one that `--file` or `WARMIMAGE_FILE` names.
 - `warmimage init` writes a file with every key, and beside it `warmimage.schema.json`, by which editors check it.
 - Unknown and duplicate keys are refused.
   All errors are reported at once, each with file, line and key, and the command ends with exit code 3.
 - A key without a flag is set in the file only.
 - A list in a variable is separated by spaces: `WARMIMAGE_TAGS="a:1 b:1"`.
-- Paths in the file are relative to the file's folder, those of flags and variables to the current one.
-  `warmimage.lock` lies beside the file, or in the current folder without one.
+- Paths in the file are relative to the file's directory, those of flags and variables to the current one.
+  `warmimage.lock` lies beside the file, or in the current directory without one.
 
 These variables are read by the `warmimage` command.
 What a container reads at start is in the [README](../README.md#environment-variables-in-the-container).
@@ -67,7 +67,7 @@ What a container reads at start is in the [README](../README.md#environment-vari
 - `env`, `args`, `labels` and `run` are stored in the image as they are. Put no secret there: see
   [SECURITY.md](../SECURITY.md#secrets).
 - `network`: the steps that warmimage adds never need a network. Set `default` for `run` commands that do.
-- `max_size`: decimal (`12GB`) or binary (`900MiB`). The image that is too large stays on the engine; it is not pushed.
+- `max_size`: decimal (`12GB`) or binary (`900MiB`). The image that is too large stays in the daemon; it is not pushed.
 
 ## Example
 
@@ -118,7 +118,7 @@ def _values(schema: Mapping[str, Any]) -> str:
     if one["type"] == "integer":
         return f"{one['minimum']} to {one['maximum']}"
     words = {"string": "text", "array": "list of text", "object": "mapping of text to text"}
-    return "folder" if one.get("format") == "path" else words[one["type"]]
+    return "directory" if one.get("format") == "path" else words[one["type"]]
 
 
 def _default(schema: Mapping[str, Any]) -> str:
@@ -152,6 +152,7 @@ def documents() -> dict[Path, str]:
     return {
         DOCS / "configuration.md": configuration_text(),
         DOCS / "cli.md": cli_text(),
+        DOCS / "variables.md": variables.variables_text(_HEADER),
         DOCS / FILE_NAME: schema_text(),
         DOCS / "benchmarks.md": benchmarks.page_text(_HEADER),
         README: benchmarks.readme_text(README.read_text(encoding="utf-8")),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from warmimage.entrypoint.tiers.snapshot.native import RESTORES
 
 from .harness import NAMESPACE, SOURCE, UNPRIVILEGED, Image, interpreters, works
+from .native import restores
 
 PYTHONS = interpreters()
 
@@ -32,6 +35,26 @@ def compiled(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def image(python: str, compiled: Path, tmp_path: Path) -> Image:
     """Return an image whose engine does what its arguments say."""
     return Image(tmp_path, python, compiled)
+
+
+@pytest.fixture(scope="session")
+def captured_once(python: str, compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """Return an image with a snapshot; a test takes ``captured``, which is as the capture left it."""
+    if os.uname().machine not in RESTORES:
+        pytest.skip(f"restoring is not tested on {os.uname().machine}")
+    image = Image(tmp_path_factory.mktemp("captured"), python, compiled)
+    restores.prepare(image)
+    done = image.capture("--require", variables=restores.variables(image))
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(image.root, restores.pristine(image))
+    return image
+
+
+@pytest.fixture
+def captured(captured_once: Image) -> Image:
+    """Return an image with the tiers ``snapshot``, ``zygote``, ``preload`` and ``plain``, and with a snapshot."""
+    restores.restore_files(captured_once)
+    return captured_once
 
 
 @pytest.fixture

@@ -198,6 +198,11 @@ class Image:
         return [event for event in events if name in ("", event["event"])]
 
     @property
+    def tiers(self) -> list[str]:
+        """The tiers that PID 1 has started the engine in."""
+        return [event["tier"] for event in self.events("tier.started")]
+
+    @property
     def started(self) -> list[str]:
         """The tiers in which the engine was started, as its word ``mark`` wrote them."""
         return self.marker.read_text().split() if self.marker.exists() else []
@@ -206,6 +211,39 @@ class Image:
     def mark(self) -> str:
         """The engine's word that leaves proof of its start."""
         return f"mark:{self.marker}"
+
+    @property
+    def snapshot(self) -> Path:
+        """The directory of the image's snapshot."""
+        return self.root / "snapshot"
+
+    def capture(
+        self, *words: str, variables: Mapping[str, str] | None = None, **imports: object
+    ) -> subprocess.CompletedProcess[str]:
+        """Capture a snapshot as the image's build does.
+
+        Args:
+            words: arguments of the command ``capture`` behind the directory.
+            variables: what the environment has beside ``PATH``.
+            imports: what ``imports.json`` has in another way.
+        """
+        found = {
+            "required_modules": [], "native_libraries": [], "import_environment": {}, "modules": [], "later": [],
+            "preload": "", "command": self.plan["engine"]["command"], "python": self.python, "user": os.getuid(),
+            "environment": [], "accelerator": "cpu",
+            "baseline": "x86-64-v3" if os.uname().machine == "x86_64" else "",
+        }  # fmt: skip
+        (self.root / "imports.json").write_text(json.dumps({**found, **imports}))
+        # In a container /tmp is the capture's own, and it removes what appears there meanwhile.  Here it belongs to all
+        # processes of this machine, so it is given another directory.
+        private = self.root / "tmp"
+        private.mkdir(exist_ok=True)
+        script = (
+            "import sys; sys.path.insert(0, sys.argv[1]); from entrypoint.tiers.snapshot import capture; "
+            "capture._TEMPORARY = sys.argv[2]; sys.exit(capture.main(sys.argv[3:]))"
+        )
+        command = ("-I", "-S", "-c", script, str(self.root), str(private), str(self.snapshot), *words)
+        return self.python_run(*command, **(variables or {}))
 
     def python_run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run the image's interpreter, as a build step would."""

@@ -12,7 +12,8 @@ from warmimage.entrypoint.warm.face import PACKAGES
 
 from .harness import SOURCE
 
-MODULES = sorted(SOURCE.rglob("*.py"))
+#: All that an image gets: ``compile.py`` is a step of the wheel's build.
+MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name != "compile.py")
 
 
 def foreign(tree: ast.AST) -> Iterator[str]:

@@ -32,7 +32,7 @@ def test_crash_before_ready_falls_to_plain_once(image: Image) -> None:
     assert ended.code == 7
     assert ended.said == ["preload failed: the engine was killed by SIGSEGV before it was ready; trying the next tier"]
     assert [(event["tier"], event["reason"]) for event in image.events("tier.failed")] == [
-        ("preload", "was killed by SIGSEGV")
+        ("preload", "the engine was killed by SIGSEGV before it was ready")
     ]
 
 

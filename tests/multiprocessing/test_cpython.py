@@ -1,5 +1,7 @@
 """CPython's own tests of ``multiprocessing``, run in a process that tier ``zygote`` has given a companion.
 
+And in one that tier ``snapshot`` has restored, which then does the same.
+
 The tests are those of the interpreter's own ``test`` package; where an installation has none (Debian keeps it in
 ``libpython3-testsuite``), there is nothing to run.  Each process that they start is forked from the companion, which
 the timeline must show, or the test fails.
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warmimage.entrypoint.tiers.snapshot.native import RESTORES
 
 from ..entrypoint.harness import SOURCE, Image, interpreters
 
@@ -37,6 +40,14 @@ PATIENCE = 600
 
 #: Modules that the closure of the tests imports before anything is forked.
 CLOSURE = ["json", "decimal", "asyncio", "concurrent.futures", "ctypes", "unittest", "test.support"]
+
+#: What a snapshot has beside: what the test modules themselves import.
+CAPTURED = [
+    "multiprocessing.pool", "multiprocessing.managers", "multiprocessing.synchronize", "multiprocessing.shared_memory",
+    "multiprocessing.heap", "multiprocessing.sharedctypes", "multiprocessing.dummy", "concurrent.futures.process",
+    "test.support.os_helper", "test.support.socket_helper", "test.support.threading_helper", "array", "logging",
+    "queue", "random", "signal", "socket", "subprocess", "tempfile", "unittest.mock",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ class Run:
         folder: where its files go.
         python: the interpreter.
         suite: what to run.
-        tier: ``zygote`` or ``plain``.
+        tier: ``snapshot``, ``zygote`` or ``plain``.
     """
 
     def __init__(self, folder: Path, python: str, suite: Suite, tier: str) -> None:
@@ -108,16 +119,31 @@ class Run:
         self.image.closure({"modules": CLOSURE, "files": [], "libraries": []})
         shutil.copytree(SUITES, self.image.bin, dirs_exist_ok=True)
         self._output, self._log = folder / "output.json", folder / "log"
-        script = str(self.image.bin / "driver.py")
-        launch = [str(self.image.entrypoint / "zygote.py"), str(self.image.timeline)] if tier == "zygote" else []
         modules = [name for name in suite.modules if name.startswith("of_") or has(python, name)]
         choice = json.dumps({"modules": modules, "only": suite.only, "skips": SKIPS})
-        environment = {**self.image.environment(), "LANG": "C.UTF-8", "HOME": str(folder)}
+        own = {"LANG": "C.UTF-8", "HOME": str(folder)}
+        environment = {**self.image.environment(), **own}
+        launch = self._restored(own) if tier == "snapshot" else self._launched(tier)
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
-                [python, *launch, script, str(self._output), choice], cwd=folder, env=environment, stdout=log,
+                [python, *launch, str(self._output), choice], cwd=folder, env=environment, stdout=log,
                 stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
+
+    def _launched(self, tier: str) -> list[str]:
+        """Return what an interpreter is to run, the suite's own arguments aside."""
+        zygote = [str(self.image.entrypoint / "zygote.py"), str(self.image.timeline)]
+        return [*(zygote if tier == "zygote" else []), str(self.image.bin / "driver.py")]
+
+    def _restored(self, variables: dict[str, str]) -> list[str]:
+        """Capture a snapshot, and return how PID 1 restores it."""
+        self.image.script("driver", (SUITES / "driver.py").read_text())
+        self.image.plan["tiers"] = ["snapshot", "plain"]
+        self.image.write_plan(command=["driver"])
+        self.image.closure({"modules": [*CLOSURE, *CAPTURED], "files": [], "libraries": []})
+        done = self.image.capture("--require", variables=variables)
+        assert done.returncode == 0, done.stderr
+        return ["-I", "-S", str(self.image.entrypoint)]
 
     def ends(self) -> dict[str, list[Any]]:
         """Wait for its end, and return how each test has ended: a word, the details, and seconds."""
@@ -137,9 +163,9 @@ def failed(ends: Mapping[str, list[Any]]) -> list[str]:
     return [name for name, (word, *_) in ends.items() if word == "failed"]
 
 
-def check(folder: Path, python: str, suites: Mapping[str, Suite]) -> None:
-    """Run suites side by side in tier ``zygote``; a test that fails again by itself, and not in plain, is our fault."""
-    runs = {name: Run(folder / name, python, suite, "zygote") for name, suite in suites.items()}
+def check(folder: Path, python: str, suites: Mapping[str, Suite], tier: str = "zygote") -> None:
+    """Run suites side by side in a tier; a test that fails again by itself, and not in plain, is our fault."""
+    runs = {name: Run(folder / name, python, suite, tier) for name, suite in suites.items()}
     for name, run in runs.items():
         suite, began = suites[name], time.monotonic()
         ends = run.ends()
@@ -147,10 +173,11 @@ def check(folder: Path, python: str, suites: Mapping[str, Suite]) -> None:
         events = Counter(event["event"] for event in run.image.events())
         print(f"{name}: {Counter(word for word, *_ in ends.values())}, {events}, {time.monotonic() - began:.0f} s")
         assert events["engine.entered"] == 1
+        assert events["snapshot.restored"] == (tier == "snapshot")
         assert events["zygote.forked"] >= suite.forks, "the tests' processes were not forked"
         assert not events["zygote.passed"], {event["reason"] for event in run.image.events("zygote.passed")}
         # As CPython's own CI does it: some of these tests know the time, and fail on a machine that is busy.
-        again = _alone(folder / f"{name}-again", python, suite, failed(ends), "zygote")
+        again = _alone(folder / f"{name}-again", python, suite, failed(ends), tier)
         plain = _alone(folder / f"{name}-plain", python, suite, again, "plain")
         faults = {test: ends[test][1] for test in again if test not in plain}
         assert not faults, "\n".join(f"{test}\n{text}" for test, text in faults.items())
@@ -182,3 +209,21 @@ def test_process_pools(python: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("python", PYTHONS)
 def test_subprocess(python: str, tmp_path: Path) -> None:
     check(tmp_path, python, {"subprocess": SUBPROCESS})
+
+
+@pytest.mark.timeout(2 * PATIENCE)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_multiprocessing_in_a_restored_process(python: str, tmp_path: Path) -> None:
+    if os.uname().machine not in RESTORES:
+        pytest.skip(f"restoring is not tested on {os.uname().machine}")
+    check(tmp_path, python, {"spawn": SPAWN, "forkserver": FORKSERVER}, "snapshot")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * PATIENCE)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_process_pools_and_subprocesses_in_a_restored_process(python: str, tmp_path: Path) -> None:
+    if os.uname().machine not in RESTORES:
+        pytest.skip(f"restoring is not tested on {os.uname().machine}")
+    pools = {"pools": POOLS} if any(has(python, name) for name in POOLS.modules) else {}
+    check(tmp_path, python, {**pools, "subprocess": SUBPROCESS}, "snapshot")

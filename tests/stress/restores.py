@@ -1,6 +1,8 @@
-"""Restore a snapshot again and again, two at a time, and see whether each server comes up, in which tier, and why.
+"""Start an image again and again, two at a time and under load: does each server come up, in which tier, and why?
 
-``python -m tests.stress.restores -n 500 --output restores.json``.
+``python -m tests.stress.restores IMAGE -n 1000 --at-once 2 --model-dir DIR --output starts.jsonl``.  Nothing is granted
+to the containers.  Each start is a line of JSON as it ends; the summary is the last line.  The exit code is 1 when a
+start did not serve, answered otherwise than the others, or was not restored without saying why.
 """
 
 from __future__ import annotations
@@ -9,87 +11,117 @@ import argparse
 import collections
 import json
 import statistics
+import subprocess
 import sys
-import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import docker
-from warmimage import containers, timeline
+from warmimage import timeline
 
 from tests.support.images import completion, container, wait_for_event, wait_ready
-from tests.support.tiny_model import make_tiny_model
+
+#: What a container is started with: no capability, and no way to one.
+NOTHING = {"cap_drop": ["ALL"], "security_opt": ["no-new-privileges"], "shm_size": "1g"}
+
+FIRST = "snapshot"
 
 
-def once(client: docker.DockerClient, image: str, model: Path, served: str, capability: str) -> dict[str, Any]:
+@contextmanager
+def load(processes: int) -> Iterator[None]:
+    """Keep processors busy while the block runs.
+
+    Args:
+        processes: how many.
+    """
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def once(client: docker.DockerClient, asked: argparse.Namespace) -> dict[str, Any]:
     """Start one server, ask it for a completion, and return what became of it."""
-    words = {"cap_drop": ["ALL"], "cap_add": [capability], "shm_size": "1g"}
-    with container(client, image, model=model, **words) as running:
-        port = wait_ready(running)
-        text = completion(port, served)
-        events = wait_for_event(running, "ready")
-        (ready,) = timeline.find(events, "ready")
-        restored = timeline.find(events, "snapshot.restored")
-        return {
-            "tier": ready["tier"], "seconds": ready["seconds"], "completion": text,
-            "restore_seconds": restored[0]["seconds"] if restored else None,
-            "declined": [event["reason"] for event in timeline.find(events, "tier.declined")],
-            "failed": [event["reason"] for event in timeline.find(events, "tier.failed")],
-            "odd": sorted({event["event"] for event in events if event["event"].endswith((".failed", ".passed"))}),
-        }  # fmt: skip
-
-
-def run(client: docker.DockerClient, image: str, model: Path, *, n: int, at_once: int, served: str) -> dict[str, Any]:
-    """Do the whole series and return its summary."""
-    capability = containers.restore_capability(client)
-    began = time.monotonic()
-    starts: list[dict[str, Any]] = []
-
-    def start(_number: int) -> None:
-        try:
-            starts.append(once(client, image, model, served, capability))
-        except AssertionError as error:
-            starts.append({"tier": "none", "declined": [str(error)[-500:]], "failed": [], "odd": []})
-        found = starts[-1]
-        if found["tier"] != "snapshot" or found["odd"] or len(starts) % 50 == 0:
-            print(len(starts), {**found, "completion": ""}, file=sys.stderr, flush=True)
-
-    with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(start, range(n)))
-    restores = sorted(found["restore_seconds"] for found in starts if found.get("restore_seconds"))
+    try:
+        with container(client, asked.image, asked.arguments, model=asked.model_dir, **NOTHING) as running:
+            text = completion(wait_ready(running), asked.served)
+            events = wait_for_event(running, "ready")
+    except (AssertionError, OSError, LookupError, ValueError, docker.errors.DockerException) as error:
+        return {"tier": "none", "reasons": [f"{type(error).__name__}: {str(error)[-800:]}"]}
+    (ready,) = timeline.find(events, "ready")
+    restored = timeline.find(events, "snapshot.restored")
+    reasons = [event["reason"] for name in ("tier.declined", "tier.failed") for event in timeline.find(events, name)]
     return {
-        "image": image, "at_once": at_once, "starts": len(starts), "seconds": round(time.monotonic() - began),
-        "tiers": dict(collections.Counter(found["tier"] for found in starts)),
-        "reasons": dict(collections.Counter(reason for found in starts for reason in found["declined"])),
-        "failed": dict(collections.Counter(reason for found in starts for reason in found["failed"])),
-        "odd": dict(collections.Counter(name for found in starts for name in found["odd"])),
-        "completions": len({found.get("completion") for found in starts}),
-        "ready_seconds": round(statistics.median(found["seconds"] for found in starts if "seconds" in found), 3),
-        "restore_seconds": {"median": restores[len(restores) // 2], "most": restores[-1]} if restores else {},
+        "tier": ready["tier"], "seconds": ready["seconds"], "completion": text, "reasons": reasons,
+        "restore_seconds": restored[0]["seconds"] if restored else None,
+        "odd": sorted({event["event"] for event in events if event["event"].endswith((".failed", ".passed"))}),
     }  # fmt: skip
 
 
+def summary(starts: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Return what a series has come to.
+
+    Args:
+        starts: as ``once`` returned them.
+        seconds: how long all of them took.
+    """
+    restores = sorted(start["restore_seconds"] for start in starts if start.get("restore_seconds") is not None)
+    ready = [start["seconds"] for start in starts if "seconds" in start]
+    return {
+        "starts": len(starts), "took_seconds": round(seconds),
+        "tiers": collections.Counter(start["tier"] for start in starts),
+        "reasons": collections.Counter(reason for start in starts for reason in start["reasons"]),
+        "odd": collections.Counter(name for start in starts for name in start.get("odd", ())),
+        "silent": sum(start["tier"] != FIRST and not start["reasons"] for start in starts),
+        "completions": len({start["completion"] for start in starts if "completion" in start}),
+        "ready_seconds": round(statistics.median(ready), 3) if ready else None,
+        "restore_seconds": {"median": statistics.median(restores), "most": restores[-1]} if restores else None,
+    }  # fmt: skip
+
+
+def is_good(found: dict[str, Any]) -> bool:
+    """Return whether each start of a summary has served the same, and said why where it was not restored."""
+    return not found["tiers"]["none"] and found["completions"] == 1 and not found["silent"]
+
+
+def run(asked: argparse.Namespace, output: TextIO) -> dict[str, Any]:
+    """Do the whole series, write a line for each start, and return the summary."""
+    client = docker.from_env(timeout=600)
+    began = time.monotonic()
+    starts = []
+    with load(asked.load), ThreadPoolExecutor(asked.at_once) as pool:
+        pending = [pool.submit(once, client, asked) for _ in range(asked.n)]
+        for done in as_completed(pending):
+            starts.append(done.result())
+            print(json.dumps(starts[-1]), file=output, flush=True)
+    return summary(starts, time.monotonic() - began)
+
+
 def main() -> int:
-    """Run from the command line; the exit code is 1 when a start was not a restore."""
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-n", type=int, default=500, help="starts (default: 500)")
-    parser.add_argument("--image", default="warmimage-test/snapshot:1", help="as the tests build it")
-    parser.add_argument("--served", default="tiny-qwen2", help="what the server calls the model")
+    parser.add_argument("image")
+    parser.add_argument("arguments", nargs="*", help="the engine's own, behind --")
+    parser.add_argument("-n", type=int, default=1000, help="starts (default: 1000)")
     parser.add_argument("--at-once", type=int, default=2, help="containers at a time (default: 2)")
-    parser.add_argument("--output", type=Path, help="file for the summary (default: standard output alone)")
+    parser.add_argument("--load", type=int, default=1, help="busy processes beside them (default: 1)")
+    parser.add_argument("--model-dir", type=lambda text: Path(text).absolute(), help="mounted at /model")
+    parser.add_argument("--served", default="tiny-qwen2", help="what the server calls the model (default: tiny-qwen2)")
+    parser.add_argument("--output", type=Path, help="file for the lines (default: standard output)")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        model = make_tiny_model(Path(folder) / "tiny-qwen2")
-        client = docker.from_env(timeout=600)
-        found = run(client, asked.image, model, n=asked.n, at_once=asked.at_once, served=asked.served)
-    text = json.dumps(found, indent=1)
+    with asked.output.open("w", encoding="utf-8") if asked.output else open(1, "w", closefd=False) as output:
+        found = run(asked, output)
+        print(json.dumps(found), file=output)
     if asked.output:
-        asked.output.write_text(text + "\n", encoding="utf-8")
-    print(text)
-    return 0 if found["tiers"] == {"snapshot": asked.n} and found["completions"] == 1 else 1
+        print(json.dumps(found, indent=1))
+    return 0 if is_good(found) else 1
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ _SERVER = ("/usr/bin/env", "python3", "-I", "-S", "/stub/server.py")
 
 def plan() -> Plan:
     """Return the stub's plan: tier ``preload`` is baked in, and declines, as the image has no closure."""
-    made = facts.plan_of(Config(model="tiny-llama", engine="transformers", accelerator="cpu"))
+    made = facts.plan_of(Config(model="tiny-llama", engine="transformers", accelerator="cpu", snapshot="off"))
     engine = made.engine.model_copy(
         update={"name": "stub", "version": "1", "command": (*_SERVER, "--port", "8000"), "directory": "/"}
     )
