@@ -25,7 +25,7 @@ _EXPECTED = {
     "string_type": "text, in quotes",
     "tuple_type": "a list",
     "dict_type": "a mapping of names to values",
-    "path_type": "a folder",
+    "path_type": "a directory",
     "string_too_short": "a value that is not empty",
     "greater_than_equal": "at least {ge}",
     "less_than_equal": "at most {le}",

@@ -18,10 +18,10 @@ from ruamel.yaml import YAML
 from . import __version__, docker_engine, temporary
 from .bench.result import write_whole
 from .engines import adapters
+from .entrypoint.derived import DERIVED
 from .entrypoint.environment import NATIVE
 from .entrypoint.reapply_env import READERS
 from .entrypoint.settings import last_value
-from .entrypoint.variables import is_derived
 from .errors import ConfigError, WarmimageError
 from .image import ImageReport
 from .plan import Plan
@@ -209,7 +209,7 @@ def _lasting(captured: Captured) -> list[str]:
     for name, modules in reads.items():
         if set(modules.split(", ")) - READERS.get(name, frozenset()):
             lasting.add(name)
-    return sorted(name for name in lasting - set(hidden) if not is_derived(name))
+    return sorted(lasting - DERIVED.keys() - set(hidden))
 
 
 def _image(built: Built) -> dict[str, str]:
