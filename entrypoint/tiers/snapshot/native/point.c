@@ -12,6 +12,8 @@
 #include "rseq.h"
 
 enum { PR_GET_TID_ADDRESS_ = 40, SIG_BLOCK_ = 0, SIG_SETMASK_ = 2, SIGKILL_ = 9, SIGSTOP_ = 19, MOST_SIGNALS = 64 };
+/* glibc's own (sysdeps/unix/sysv/linux/internal-signals.h): no program can change what it inherits of them. */
+enum { SIGCANCEL_ = 32, SIGSETXID_ = 33, SIG_IGN_ = 1 };
 /* The kernel's struct sigaction, which is not libc's (include/linux/signal_types.h). */
 struct kernel_action {
   uint64_t handler, flags, restorer, mask;
@@ -59,6 +61,12 @@ __attribute__((visibility("default"))) uint64_t snapshot_point(int64_t rseq_offs
   for (;;) CALL(SYS_kill, self, SIGSTOP_);
 }
 
+/* Whether this process keeps the disposition that it was started with, as every started program does. */
+static int is_inherited(int number, uint64_t handler) {
+  if (number == SIGKILL_ || number == SIGSTOP_) return 1;
+  return (number == SIGCANCEL_ || number == SIGSETXID_) && handler <= SIG_IGN_;
+}
+
 /* Entered by the restorer, on its stack, when all memory is in place.  Nothing of libc works before the thread pointer
  * is set. */
 __attribute__((noreturn, visibility("default"))) void snapshot_resume(struct point *captured, uint64_t handover) {
@@ -73,7 +81,8 @@ __attribute__((noreturn, visibility("default"))) void snapshot_resume(struct poi
   if (captured->rseq_length) CALL(SYS_rseq, captured->rseq, captured->rseq_length, 0, RSEQ_SIGNATURE);
   if (!(captured->signal_stack.flags & 2)) CALL(SYS_sigaltstack, &captured->signal_stack, 0); /* 2: SS_DISABLE */
   for (int number = 1; number <= MOST_SIGNALS; number++)
-    if (number != SIGKILL_ && number != SIGSTOP_) CALL(SYS_rt_sigaction, number, &captured->actions[number], 0, 8);
+    if (!is_inherited(number, captured->actions[number].handler))
+      CALL(SYS_rt_sigaction, number, &captured->actions[number], 0, 8);
   CALL(SYS_rt_sigprocmask, SIG_SETMASK_, &captured->signal_mask, 0, 8);
   machine_resume(&captured->context);
 }
