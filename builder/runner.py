@@ -12,11 +12,11 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
-from . import docker_engine, timeline
+from . import timeline
 from .console import note
-from .containers import Options as Options
-from .containers import check, create_arguments, needs_of, start, timeline_path
-from .image import plan_of
+from .docker_api import daemon
+from .docker_api.container_options import Options, check, create_arguments, needs_of, start, timeline_path
+from .image.read import plan_of
 
 #: What PID 1 writes to standard error when the server answers its health path.
 READY = b"warmimage: ready in "
@@ -45,12 +45,12 @@ def run(client: docker.DockerClient, reference: str, options: Options) -> Starte
         EnvironmentLacks: the host has no GPU runtime for the GPUs asked for, or the port is taken.
         WarmimageError: the Docker daemon refuses.
     """
-    with docker_engine.api_errors(f"cannot run {reference}"):
+    with daemon.api_errors(f"cannot run {reference}"):
         image = client.images.get(reference)
     plan = plan_of(image, reference)
     check(plan, options)
     words = create_arguments(needs_of(plan, options.arguments), options, {"dev.warmimage.run": "1"})
-    with docker_engine.api_errors(f"cannot create a container of {reference}"):
+    with daemon.api_errors(f"cannot create a container of {reference}"):
         container = client.containers.create(reference, **words)
     path = timeline_path(plan, options.environment)
     kept = False

@@ -40,9 +40,12 @@ class Closure:
                 data = json.load(file)
             modules, later = tuple(data["modules"]), tuple(data.get("later", ()))
             return cls(
-                modules, str(data.get("preload", "")), later, "" if modules else "it is empty",
+                modules,
+                str(data.get("preload", "")),
+                later,
+                "" if modules else "it is empty",
                 tuple(data.get("variables", ())),
-            )  # fmt: skip
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             return cls(reason=repr(error))
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+#: The image's only script, for an interpreter whose command line has no ``-I``.
+SCRIPT = os.path.join(ROOT, "entrypoint", "__main__.py")
 PLAN = os.path.join(ROOT, "plan.json")
 CLOSURE = os.path.join(ROOT, "closure.json")
 IMPORTS = os.path.join(ROOT, "imports.json")

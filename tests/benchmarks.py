@@ -79,9 +79,22 @@ def main() -> int:
         image = image_of(engine, model)
         stem = options.output_dir / f"{engine}-cpu-{name}"
         words = [
-            COMMAND, "bench", image, "--model-dir", str(model), "--arms", options.arms or arms_of(image),
-            "-n", str(options.n), "--state", options.state, "--json", f"{stem}.json", "--report", f"{stem}.html",
-        ]  # fmt: skip
+            COMMAND,
+            "bench",
+            image,
+            "--model-dir",
+            str(model),
+            "--arms",
+            options.arms or arms_of(image),
+            "-n",
+            str(options.n),
+            "--state",
+            options.state,
+            "--json",
+            f"{stem}.json",
+            "--report",
+            f"{stem}.html",
+        ]
         subprocess.run(words, check=True)
         if options.commit:
             kept = RESULTS / f"{stem.name}.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import docker
 import pytest
-from warmimage.base import default_base
+from warmimage.inputs.base_image import default_base
 
 from tests.images import vllm_cpu
 from tests.support.images import warmimage

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .. import engines
-from ..containers import Needs, needs_of
+from ..docker_api.container_options import Needs, needs_of
 from ..errors import UsageError
 from ..plan import Plan
 from .result import ArmFacts
@@ -44,9 +44,12 @@ class Arm:
     def facts(self) -> ArmFacts:
         """Return what the result says of it, without what may be secret."""
         return ArmFacts(
-            name=self.name, image=self.image, tier=self.tier, variables=tuple(sorted(self.environment)),
+            name=self.name,
+            image=self.image,
+            tier=self.tier,
+            variables=tuple(sorted(self.environment)),
             arguments=without_secrets(self.arguments),
-        )  # fmt: skip
+        )
 
 
 def arms_of(
@@ -92,18 +95,28 @@ def arms_of(
         count = seen[written.strip()]
         arms.append(
             Arm(
-                name=written.strip() + (f"#{count}" if count > 1 else ""), image=reference, plan=plan, tier=tier,
-                environment={**environment, **own, "WARMIMAGE_START": tier}, arguments=tuple(arguments),
-                needs=needs_of(plan, arguments), health_path=plan.engine.health_path,
+                name=written.strip() + (f"#{count}" if count > 1 else ""),
+                image=reference,
+                plan=plan,
+                tier=tier,
+                environment={**environment, **own, "WARMIMAGE_START": tier},
+                arguments=tuple(arguments),
+                needs=needs_of(plan, arguments),
+                health_path=plan.engine.health_path,
             )
-        )  # fmt: skip
+        )
     return arms
 
 
 def against(
-    reference: str, plan: Plan | None, like: Plan, environment: Mapping[str, str], arguments: Sequence[str],
-    port: int, unprivileged: bool,
-) -> Arm:  # fmt: skip
+    reference: str,
+    plan: Plan | None,
+    like: Plan,
+    environment: Mapping[str, str],
+    arguments: Sequence[str],
+    port: int,
+    unprivileged: bool,
+) -> Arm:
     """Return the arm of another image: one of ours, or any other that serves the OpenAI API.
 
     Args:

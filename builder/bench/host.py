@@ -25,10 +25,13 @@ def describe(client: docker.DockerClient) -> Host:
     """Return what a reader must know of this machine."""
     version = client.version()
     return Host(
-        cpu=_cpu_model(), cpus=os.cpu_count() or 1,
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), kernel=platform.release(),
-        engine=f"Docker {version['Version']}", gpus=_gpus(),
-    )  # fmt: skip
+        cpu=_cpu_model(),
+        cpus=os.cpu_count() or 1,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        kernel=platform.release(),
+        engine=f"Docker {version['Version']}",
+        gpus=_gpus(),
+    )
 
 
 def _cpu_model() -> str:

@@ -13,10 +13,11 @@ from typing import Any
 import docker
 from docker.models.containers import Container
 
-from .. import containers, temporary, timeline
-from ..containers import Options
+from .. import server_client, timeline
+from ..docker_api import container_options, temporary_container
+from ..docker_api.container_options import Options
 from ..errors import WarmimageError
-from . import asking, cold, guard, usage
+from . import cleanup, page_cache, usage
 from .arms import Arm
 from .host import Load
 from .result import Cold, Run, Span, State
@@ -57,7 +58,7 @@ class Starter:
     host: str
     gpus: str
     timeout: float
-    files: dict[str, cold.Files] = field(default_factory=dict)
+    files: dict[str, page_cache.Files] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     _models: dict[str, str] = field(default_factory=dict)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
@@ -68,15 +69,17 @@ class Starter:
         Raises:
             WarmimageError: the engine refuses, the server ends or does not become ready, or a page cache stays warm.
         """
-        left = cold.drop(self.files[arm.name]) if state == "cold" else None
+        left = page_cache.drop(self.files[arm.name]) if state == "cold" else None
         first = Load.now()
         time.sleep(_WATCH)
         before = Load.now()
         watch = _Watch(before.others_since(first, 0.0), before, left)
         words = self._words(arm)
         asked, asked_wall = time.monotonic(), time.time()
-        with temporary.created(self.client, self.images[arm.image], words, f"a container of {arm.image}") as container:
-            containers.start(container)
+        with temporary_container.created(
+            self.client, self.images[arm.image], words, f"a container of {arm.image}"
+        ) as container:
+            container_options.start(container)
             container.reload()
             return self._follow(arm, state, number, container, watch, asked, asked_wall)
 
@@ -84,22 +87,27 @@ class Starter:
         """Return how to create an arm's container."""
         mounted = self.model_dir if arm.plan is None or arm.plan.weights != "bake" else None
         options = Options(
-            model_dir=mounted, port=0, host=self.host, gpus=self.gpus, environment=dict(arm.environment),
-            arguments=arm.arguments, name=f"warmimage-bench-{self.session}-{next(self._numbers)}",
-        )  # fmt: skip
-        return containers.create_arguments(arm.needs, options, {guard.LABEL: self.session})
+            model_dir=mounted,
+            port=0,
+            host=self.host,
+            gpus=self.gpus,
+            environment=dict(arm.environment),
+            arguments=arm.arguments,
+            name=f"warmimage-bench-{self.session}-{next(self._numbers)}",
+        )
+        return container_options.create_arguments(arm.needs, options, {cleanup.LABEL: self.session})
 
     def _follow(
         self, arm: Arm, state: State, number: int, container: Container, watch: _Watch, asked: float, asked_wall: float
     ) -> Run:
         deadline = asked + self.timeout
         address = _address(container, arm.needs.port)
-        healthy = asking.wait_healthy(address, arm.health_path, deadline, lambda: _check_alive(container, arm))
+        healthy = server_client.wait_healthy(address, arm.health_path, deadline, lambda: _check_alive(container, arm))
         if arm.name not in self._models:
             known = arm.plan.model.name if arm.plan else None
-            self._models[arm.name] = known or asking.served_model(address, arm.needs.model_path)
+            self._models[arm.name] = known or server_client.served_model(address, arm.needs.model_path)
         counts: list[tuple[usage.Usage, Load]] = []
-        answer = asking.first_token(
+        answer = server_client.first_token(
             address, self._models[arm.name], deadline, lambda: counts.append((usage.read(container), Load.now()))
         )
         ((used, after),) = counts
@@ -117,21 +125,33 @@ class Starter:
         if arm.plan and not up:
             self.missing["tier"] = "no timeline says which tier came up"
         figures = {
-            "ready": healthy - asked, "first_token": answer.first_token - asked,
-            **used.figures, "machine_read": after.disk_bytes - watch.load.disk_bytes if local else None,
-        }  # fmt: skip
+            "ready": healthy - asked,
+            "first_token": answer.first_token - asked,
+            **used.figures,
+            "machine_read": after.disk_bytes - watch.load.disk_bytes if local else None,
+        }
         return Run(
-            arm=arm.name, state=state, round=number, asked=asked_wall, created=marks.created,
-            first_byte=marks.first_byte, tier=tier, tier_right=arm.tier is None or tier == arm.tier, figures=figures,
-            phases=_phases(marks.ends, asked, healthy, answer.first_token), others_before=watch.before,
-            others_during=None if cpu is None or not local else after.others_since(watch.load, cpu), cold=watch.left,
-            completion=answer.text, completion_sha256=hashlib.sha256(answer.text.encode()).hexdigest(),
+            arm=arm.name,
+            state=state,
+            round=number,
+            asked=asked_wall,
+            created=marks.created,
+            first_byte=marks.first_byte,
+            tier=tier,
+            tier_right=arm.tier is None or tier == arm.tier,
+            figures=figures,
+            phases=_phases(marks.ends, asked, healthy, answer.first_token),
+            others_before=watch.before,
+            others_during=None if cpu is None or not local else after.others_since(watch.load, cpu),
+            cold=watch.left,
+            completion=answer.text,
+            completion_sha256=hashlib.sha256(answer.text.encode()).hexdigest(),
             events=tuple(events),
-        )  # fmt: skip
+        )
 
     def _events(self, arm: Arm, container: Container) -> list[timeline.Event]:
         """Return the timeline, once PID 1's own probe has seen that the server is ready."""
-        path = containers.timeline_path(arm.plan, arm.environment) if arm.plan else ""
+        path = container_options.timeline_path(arm.plan, arm.environment) if arm.plan else ""
         if not path:
             return []
         deadline = time.monotonic() + _PROBE_PATIENCE
@@ -161,9 +181,14 @@ class _Marks:
 
 
 def _marks(
-    container: Container, events: Sequence[timeline.Event], asked: float, asked_wall: float, healthy: float, *,
+    container: Container,
+    events: Sequence[timeline.Event],
+    asked: float,
+    asked_wall: float,
+    healthy: float,
+    *,
     local: bool,
-) -> _Marks:  # fmt: skip
+) -> _Marks:
     """Return where phases end, as monotonic times.
 
     On this machine the timeline's clock is ours.  Another's is laid over ours at the moment of ready.

@@ -11,12 +11,13 @@ from pathlib import Path
 import docker
 from docker.models.images import Image
 
-from .. import __version__, docker_engine
-from ..containers import Options, check
+from .. import __version__
+from ..docker_api import daemon
+from ..docker_api.container_options import Options, check
 from ..errors import ConfigError, UsageError
-from ..image import plan_of
+from ..image.read import plan_of
 from ..plan import Plan
-from . import cold, guard, host, verdict
+from . import cleanup, host, page_cache, verdict
 from .arms import against, arms_of
 from .measure import Starter
 from .result import ImageFacts, ModelFacts, Result, Run, State
@@ -104,10 +105,10 @@ class Session:
                 "one arm has nothing to be compared with", where="--arms", fix="name two, or the same one twice"
             )
         if "cold" in request.states:
-            cold.check(client, [image for image, _ in self._images.values()])
+            page_cache.check(client, [image for image, _ in self._images.values()])
 
     def _image(self, reference: str) -> tuple[Image, Plan | None]:
-        with docker_engine.api_errors(f"cannot bench {reference}"):
+        with daemon.api_errors(f"cannot bench {reference}"):
             image = self._client.images.get(reference)
         return image, plan_of(image, reference) if image.labels.get("dev.warmimage.plan") else None
 
@@ -120,10 +121,15 @@ class Session:
         arguments = request.arguments if request.other_arguments is None else request.other_arguments
         self.arms.append(
             against(
-                request.other, plan, self._plan, request.environment, arguments, request.other_port,
+                request.other,
+                plan,
+                self._plan,
+                request.environment,
+                arguments,
+                request.other_port,
                 unprivileged=user not in ("", "0", "root"),
             )
-        )  # fmt: skip
+        )
         self._images[request.other] = (image, plan)
 
     def steps(self) -> Iterator[Step]:
@@ -147,13 +153,18 @@ class Session:
         request, session = self._request, uuid.uuid4().hex[:12]
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         starter = Starter(
-            self._client, {name: str(image.id) for name, (image, _) in self._images.items()}, session,
-            request.model_dir, request.host, request.gpus, request.timeout,
+            self._client,
+            {name: str(image.id) for name, (image, _) in self._images.items()},
+            session,
+            request.model_dir,
+            request.host,
+            request.gpus,
+            request.timeout,
             files=self._files() if "cold" in request.states else {},
-        )  # fmt: skip
+        )
         by_name = {arm.name: arm for arm in self.arms}
         runs: list[Run] = []
-        with guard.swept(self._client, session):
+        with cleanup.swept(self._client, session):
             for step in self.steps():
                 begun(step)
                 run = starter.start(by_name[step.arm], step.state, step.round)
@@ -162,31 +173,47 @@ class Session:
                 ended(step, run)
         facts = tuple(arm.facts() for arm in self.arms)
         return Result(
-            tool_version=__version__, date=date, host=host.describe(self._client), images=self._image_facts(),
-            model=self._model(), arms=facts, states=request.states, rounds=request.rounds, runs=tuple(runs),
+            tool_version=__version__,
+            date=date,
+            host=host.describe(self._client),
+            images=self._image_facts(),
+            model=self._model(),
+            arms=facts,
+            states=request.states,
+            rounds=request.rounds,
+            runs=tuple(runs),
             cells=verdict.cells(runs, request.states, facts),
-            comparisons=verdict.comparisons(runs, request.states, facts), faults=verdict.faults(runs, facts),
+            comparisons=verdict.comparisons(runs, request.states, facts),
+            faults=verdict.faults(runs, facts),
             missing=starter.missing,
-        )  # fmt: skip
+        )
 
-    def _files(self) -> dict[str, cold.Files]:
+    def _files(self) -> dict[str, page_cache.Files]:
         """Return the files of each arm's image and of the model."""
-        model = cold.model_folders(self._request.model_dir) if self._request.model_dir else []
-        of_image = {name: cold.Files.under([*cold.layers(image), *model]) for name, (image, _) in self._images.items()}
+        model = page_cache.model_folders(self._request.model_dir) if self._request.model_dir else []
+        of_image = {
+            name: page_cache.Files.under([*page_cache.layers(image), *model])
+            for name, (image, _) in self._images.items()
+        }
         return {arm.name: of_image[arm.image] for arm in self.arms}
 
     def _image_facts(self) -> tuple[ImageFacts, ...]:
         return tuple(
             ImageFacts(
-                reference=reference, id=str(image.id), digests=tuple(image.attrs.get("RepoDigests") or ()),
-                size_bytes=docker_engine.size_bytes(image),
-                engine=plan.engine.name if plan else None, engine_version=plan.engine.version if plan else None,
+                reference=reference,
+                id=str(image.id),
+                digests=tuple(image.attrs.get("RepoDigests") or ()),
+                size_bytes=daemon.size_bytes(image),
+                engine=plan.engine.name if plan else None,
+                engine_version=plan.engine.version if plan else None,
                 python_version=plan.base.python_version if plan else None,
-                accelerator=plan.accelerator if plan else None, method=plan.method if plan else None,
-                tiers=plan.tiers if plan else None, tool_version=plan.tool_version if plan else None,
+                accelerator=plan.accelerator if plan else None,
+                method=plan.method if plan else None,
+                tiers=plan.tiers if plan else None,
+                tool_version=plan.tool_version if plan else None,
             )
             for reference, (image, plan) in self._images.items()
-        )  # fmt: skip
+        )
 
     def _model(self) -> ModelFacts:
         assert self._plan  # noqa: S101 - checked before

@@ -31,9 +31,12 @@ def spread(values: Sequence[float]) -> Spread:
     """Return how values spread; there is at least one."""
     quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
     return Spread(
-        runs=len(values), median=statistics.median(values), minimum=min(values), maximum=max(values),
+        runs=len(values),
+        median=statistics.median(values),
+        minimum=min(values),
+        maximum=max(values),
         iqr=quartiles[2] - quartiles[0],
-    )  # fmt: skip
+    )
 
 
 def ratio_of_medians(first: Sequence[float], other: Sequence[float], seed: int = 0) -> Ratio:

@@ -44,9 +44,12 @@ def read(container: Container) -> Usage:
     figures: dict[str, float | None] = {}
     missing: dict[str, str] = {}
     readers: dict[str, Callable[[], float | None]] = {
-        "cpu": lambda: _cpu(groups), "read": lambda: _read_bytes(groups), "memory": lambda: _memory(groups),
-        "rss": lambda: _sum(groups, "status", "VmHWM:"), "pss": lambda: _sum(groups, "smaps_rollup", "Pss:"),
-    }  # fmt: skip
+        "cpu": lambda: _cpu(groups),
+        "read": lambda: _read_bytes(groups),
+        "memory": lambda: _memory(groups),
+        "rss": lambda: _sum(groups, "status", "VmHWM:"),
+        "pss": lambda: _sum(groups, "smaps_rollup", "Pss:"),
+    }
     for name, reader in readers.items():
         try:
             figures[name] = reader()

@@ -64,10 +64,16 @@ def _compare(first: Sequence[Run], other: Sequence[Run], figure: Literal["ready"
     found = ratio_of_medians([run.figure(figure) for run in first], [run.figure(figure) for run in other])
     noise = tuple(_noise(first, other, figure))
     return Comparison(
-        state=first[0].state, first=first[0].arm, other=other[0].arm, figure=figure, ratio=found.ratio,
-        low=found.low, high=found.high, noise=noise,
+        state=first[0].state,
+        first=first[0].arm,
+        other=other[0].arm,
+        figure=figure,
+        ratio=found.ratio,
+        low=found.low,
+        high=found.high,
+        noise=noise,
         verdict=_words(found.ratio, found.low, found.high, len(first), noise),
-    )  # fmt: skip
+    )
 
 
 def _noise(first: Sequence[Run], other: Sequence[Run], figure: str) -> Iterator[str]:

@@ -70,26 +70,35 @@ def bench(
       warmimage bench my-model:1 --model-dir ./my-model --arms preload --against vllm/vllm-openai:v0.33.0 \\
         --against-args="--model /model" --gpus all --report starts.html
     """
-    from .. import docker_engine
-    from ..bench import session, show, verdict
+    from ..bench import session, tables, verdict
     from ..bench.result import write_whole
     from ..console import product, warn
+    from ..docker_api import daemon
     from .options import variables
 
     states = _states(state)
     session.check_writable(json_file, report)
     request = session.Request(
-        image=image, model_dir=model_dir, arms=arms, other=against,
-        other_arguments=None if against_args is None else _words(against_args), other_port=against_port,
-        rounds=runs, states=states, environment=variables(env or []), arguments=tuple(engine_args or ()),
-        host=host, gpus=gpus, timeout=timeout,
-    )  # fmt: skip
-    result = _run(session.Session(docker_engine.connect(), request))
+        image=image,
+        model_dir=model_dir,
+        arms=arms,
+        other=against,
+        other_arguments=None if against_args is None else _words(against_args),
+        other_port=against_port,
+        rounds=runs,
+        states=states,
+        environment=variables(env or []),
+        arguments=tuple(engine_args or ()),
+        host=host,
+        gpus=gpus,
+        timeout=timeout,
+    )
+    result = _run(session.Session(daemon.connect(), request))
     if json_file:
         write_whole(json_file, result.model_dump_json(indent=1) + "\n")
-    product(show.as_text(result, _width()))
+    product(tables.as_text(result, _width()))
     if report:
-        write_whole(report, show.report(result))
+        write_whole(report, tables.report(result))
     for fault in result.faults:
         warn(f"this comparison is worthless: {fault}")
     if gate is not None:

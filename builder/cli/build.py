@@ -40,19 +40,20 @@ def build(
       warmimage build --model ./my-model --engine vllm --base-image vllm/vllm-openai:v0.33.0 --tag my-model:1
       warmimage build --model Qwen/Qwen3-8B --weights bake --tag registry.example.com/qwen:1 --push
     """
-    from .. import builds, configfile
+    from ..build import pipeline
+    from ..config import load
     from ..console import product
     from ..errors import UsageError
-    from ..values import FILE_NAME
+    from ..helm.values import FILE_NAME
 
     if values and no_values:
         raise UsageError("--values and --no-values exclude each other", fix="remove one of them")
-    config = configfile.load(given.file, given.values, given.origins)
+    config = load.load(given.file, given.values, given.origins)
     if dry_run:
-        product(builds.describe(config, given.lock_file))
+        product(pipeline.describe(config, given.lock_file))
         return
     target = None if no_values else values or given.lock_file.with_name(FILE_NAME)
-    product(builds.build(config, given.lock_file, push=push, progress=progress, values_file=target))
+    product(pipeline.build(config, given.lock_file, push=push, progress=progress, values_file=target))
 
 
 def add_to(app: typer.Typer) -> None:

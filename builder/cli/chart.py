@@ -23,8 +23,8 @@ def chart(
       warmimage chart --output-dir charts
       helm upgrade --install my-release charts/warmimage -f values.generated.yaml -f mine.yaml
     """
-    from .. import chart as charts
     from ..console import note, product
+    from ..helm import chart as charts
 
     written = charts.write(output_dir)
     product(str(written))

@@ -35,11 +35,11 @@ def doctor(
     import time
 
     from ..console import console, product
-    from ..containers import device_request
+    from ..docker_api.container_options import device_request
     from ..doctor.checks import CHECKS
-    from ..doctor.examination import examine
+    from ..doctor.probe import examine
     from ..doctor.report import exit_code, show, to_json
-    from ..doctor.subject import Subject
+    from ..doctor.target import Subject
     from ..errors import UsageError
 
     if gpus and not image:

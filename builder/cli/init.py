@@ -13,10 +13,10 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite a warmimage.yaml that is there.")] = False,
 ) -> None:
     """Write a commented warmimage.yaml, with the schema that editors check it by."""
-    from ..configfile import DEFAULT_FILE
+    from ..config.load import DEFAULT_FILE
+    from ..config.schema import FILE_NAME, config_file_text, schema_text
     from ..console import note, product
     from ..errors import UsageError
-    from ..schema import FILE_NAME, config_file_text, schema_text
 
     target = directory / DEFAULT_FILE
     if target.exists() and not force:

@@ -12,13 +12,13 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show an image's plan, labels, size by purpose, start tiers, snapshot, and what this host would decline."""
-    from .. import docker_engine
     from ..console import product
-    from ..host import declined
-    from ..image import inspect as read_back
-    from ..inspection import as_text, to_json
+    from ..docker_api import daemon
+    from ..image.host_compat import declined
+    from ..image.read import inspect as read_back
+    from ..image.show import as_text, to_json
 
-    client = docker_engine.connect()
+    client = daemon.connect()
     report = read_back(client, image)
     host = declined(client, report.plan, report.snapshot, report.snapshot_absent)
     product(to_json(report, host) if as_json else as_text(report, host))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..descriptions import DESCRIPTIONS
+from ..config.descriptions import DESCRIPTIONS
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,13 @@ _FLAGS = (
 
 def _parameter(flag: _Flag) -> inspect.Parameter:
     option = typer.Option(
-        *flag.names, envvar=f"WARMIMAGE_{flag.key.upper()}", help=DESCRIPTIONS[flag.key], metavar=flag.metavar,
-        show_default=False, rich_help_panel=flag.panel,
-    )  # fmt: skip
+        *flag.names,
+        envvar=f"WARMIMAGE_{flag.key.upper()}",
+        help=DESCRIPTIONS[flag.key],
+        metavar=flag.metavar,
+        show_default=False,
+        rich_help_panel=flag.panel,
+    )
     kind: Any = list[str] if flag.many else str | None
     return inspect.Parameter(
         flag.key, inspect.Parameter.KEYWORD_ONLY, default=[] if flag.many else None, annotation=Annotated[kind, option]
@@ -75,13 +79,21 @@ def _parameter(flag: _Flag) -> inspect.Parameter:
 def takes_configuration(verb: Callable[..., None]) -> Callable[..., None]:
     """Give a verb the configuration's options; it receives them as one ``Given`` in its first parameter."""
     file = inspect.Parameter(
-        "file", inspect.Parameter.KEYWORD_ONLY, default=None,
+        "file",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
         annotation=Annotated[
             Path | None,
-            typer.Option("--file", "-f", metavar="FILE", help="Configuration file. Default: warmimage.yaml, if there.",
-                         envvar="WARMIMAGE_FILE", show_default=False),
+            typer.Option(
+                "--file",
+                "-f",
+                metavar="FILE",
+                help="Configuration file. Default: warmimage.yaml, if there.",
+                envvar="WARMIMAGE_FILE",
+                show_default=False,
+            ),
         ],
-    )  # fmt: skip
+    )
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     own = list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
     parameters = [context, *(_parameter(flag) for flag in _FLAGS), file, *own]

@@ -24,11 +24,13 @@ def render(
       warmimage render --model ./my-model --accelerator cpu
       warmimage render --model ./my-model --output-dir context && docker build context
     """
-    from .. import configfile, context, planner, wheels
+    from ..build import context, planner
+    from ..config import load
     from ..console import note, product
-    from ..render import dockerfile
+    from ..inputs import wheels
+    from ..rendering.dockerfile import dockerfile
 
-    config = configfile.load(given.file, given.values, given.origins)
+    config = load.load(given.file, given.values, given.origins)
     inputs = planner.resolve(config, given.lock_file)
     plan = planner.make_plan(config, inputs)
     if output_dir is None:

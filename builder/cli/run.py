@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..descriptions import Start
+from ..config.descriptions import Start
 
 
 def run(
@@ -46,18 +46,26 @@ def run(
       warmimage run my-model:1 --model-dir ./my-model
       warmimage run my-model:1 --model-dir ./my-model --gpus all --port 9000 -- --max-model-len 4096
     """
-    from .. import docker_engine, runner
+    from .. import runner
     from ..console import product
+    from ..docker_api import daemon
+    from ..docker_api.container_options import Options
     from .options import variables
 
     environment = variables(env or [])
     if start:
         environment["WARMIMAGE_START"] = start
-    options = runner.Options(
-        model_dir=model_dir, port=port, host=host, gpus=gpus, environment=environment,
-        arguments=tuple(engine_args or ()), detach=detach, name=name,
-    )  # fmt: skip
-    started = runner.run(docker_engine.connect(), image, options)
+    options = Options(
+        model_dir=model_dir,
+        port=port,
+        host=host,
+        gpus=gpus,
+        environment=environment,
+        arguments=tuple(engine_args or ()),
+        detach=detach,
+        name=name,
+    )
+    started = runner.run(daemon.connect(), image, options)
     if detach and started.code == 0:
         product(started.container)
     sys.exit(started.code)

@@ -38,11 +38,11 @@ def snapshot(
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from .. import docker_engine
-    from .. import snapshot as snapshots
-    from ..config import Tag
+    from ..build import snapshot_layer as snapshots
+    from ..config.model import Tag
     from ..console import product
-    from ..containers import device_request
+    from ..docker_api import daemon
+    from ..docker_api.container_options import device_request
     from ..errors import UsageError
 
     for tag in tags or []:
@@ -52,7 +52,7 @@ def snapshot(
             raise UsageError("no image reference", where="--tag", got=tag, expected="such as my-model:1") from None
     if gpus:
         device_request(gpus)
-    product(snapshots.of_image(docker_engine.connect(), image, tags or [], gpus, progress, model_dir))
+    product(snapshots.of_image(daemon.connect(), image, tags or [], gpus, progress, model_dir))
 
 
 def add_to(app: typer.Typer) -> None:

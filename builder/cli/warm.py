@@ -28,24 +28,24 @@ def warm(
       warmimage warm ./my-model
       warmimage warm ./my-model --budget 20Gi --rate 500M --json
     """
-    from .. import progress
+    from .. import warm_local
     from ..console import product
     from ..errors import UsageError
 
     for directory in directories:
         if not directory.is_dir():
             raise UsageError("no model directory", where="DIR", got=str(directory), expected="a folder that is there")
-    warmed = progress.warm(directories, _bytes("--budget", budget), _bytes("--rate", rate))
+    warmed = warm_local.warm(directories, _bytes("--budget", budget), _bytes("--rate", rate))
     if as_json:
         product(warmed.to_json())
     else:
-        progress.show(warmed)
+        warm_local.show(warmed)
     sys.exit(0 if warmed.state.complete else 1)
 
 
 def _bytes(flag: str, text: str) -> int | None:
     """Return the bytes that an option names, ``None`` for one that was not given."""
-    from ..entrypoint.warm.quantity import parse
+    from ..entrypoint.warm.sizes import parse
     from ..errors import UsageError
 
     try:

@@ -36,8 +36,8 @@ def warmer(
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from .. import warmer as images
-    from ..config import Reference, Tag
+    from ..build import warmer_image as images
+    from ..config.model import Reference, Tag
     from ..console import product
     from ..errors import UsageError
 

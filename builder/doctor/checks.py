@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from . import containers, disk, engine, gpu, kernel, memory, network, snapshot
-from .examination import Check
+from . import containers, disk, docker_daemon, gpu, kernel, memory, network, snapshot
+from .probe import Check
 
 CHECKS = (
-    Check("engine", engine.engine, seconds=4),
-    Check("engine.storage", engine.storage, needs=("engine",)),
+    Check("engine", docker_daemon.engine, seconds=4),
+    Check("engine.storage", docker_daemon.storage, needs=("engine",)),
     # Only then: a docker command may ask the daemon, and one that never answers would hold it for ever.
-    Check("buildkit", engine.builder, needs=("engine",)),
+    Check("buildkit", docker_daemon.builder, needs=("engine",)),
     Check("image", containers.image, needs=("engine",)),
     Check("image.machine", containers.machine, needs=("engine", "image")),
     Check("model", containers.model),

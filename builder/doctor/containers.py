@@ -1,4 +1,4 @@
-"""Containers that say what they may do: ``entrypoint/facilities.py``, run in the image by its own Python."""
+"""Containers that report what they may do: the entrypoint's ``doctor-probe``, run in the image by its own Python."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import os
 import tarfile
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.resources import as_file, files
 from typing import Any
 
 import docker
 from docker.errors import APIError, NotFound
 from requests.exceptions import RequestException
 
-from .. import docker_engine
-from .. import image as images
-from .. import model as models
 from ..console import human_bytes
-from ..entrypoint import facilities
-from ..entrypoint.volume import weight_files
+from ..docker_api import daemon
+from ..entrypoint import doctor_probe
+from ..entrypoint.model.volume import weight_files
 from ..errors import WarmimageError
+from ..image import read as images
+from ..inputs import model as models
 from ..plan import Plan
-from .examination import Facts
 from .finding import Seen
-from .subject import Subject
+from .probe import Facts
+from .target import Subject
 
 #: Where the script is put in the container: a folder of nobody else's.
 _FOLDER = "warmimage-doctor"
@@ -58,7 +58,7 @@ def image(subject: Subject, _facts: Facts) -> Seen:
         return Seen("not_asked", "none named")
     with closing(subject.client()) as client:
         try:
-            with docker_engine.api_errors(f"cannot look at {subject.image}"):
+            with daemon.api_errors(f"cannot look at {subject.image}"):
                 found = client.images.get(subject.image)
             plan = images.plan_of(found, subject.image)
         except WarmimageError as error:
@@ -69,7 +69,7 @@ def image(subject: Subject, _facts: Facts) -> Seen:
             return Seen("unusable", said, "an image built by warmimage", {"fix": fix})
     said = f"{subject.image}: {plan.engine.name} {plan.engine.version} on {plan.accelerator}, {', '.join(plan.tiers)}"
     variables = dict(str(entry).partition("=")[::2] for entry in found.attrs["Config"].get("Env") or [])
-    return Seen("ours", said, fact=Examined(plan, docker_engine.size_bytes(found), variables))
+    return Seen("ours", said, fact=Examined(plan, daemon.size_bytes(found), variables))
 
 
 def machine(_subject: Subject, facts: Facts) -> Seen:
@@ -99,7 +99,7 @@ def container(subject: Subject, facts: Facts) -> Seen:
     with closing(subject.client()) as client:
         chosen = probed_image(client, subject, facts)
         if not chosen:
-            here = facilities.collect() if subject.local else None
+            here = doctor_probe.collect() if subject.local else None
             outcome, reason = "no_image", "no image of ours, of this version, in the daemon"
             if subject.image:
                 outcome, reason = "skipped", "not looked at: needs image"
@@ -146,11 +146,16 @@ def ask(
         APIError: the daemon refuses to create it.
     """
     made = client.containers.create(
-        reference, words, entrypoint=[plan.python, "-I", "-S", f"/{_FOLDER}/entrypoint/facilities.py"],
-        network_mode="none", labels=subject.labels, healthcheck={"test": ["NONE"]}, **{**options, **subject.container},
-    )  # fmt: skip
+        reference,
+        words,
+        entrypoint=[plan.python, "-I", "-S", f"/{_FOLDER}/entrypoint", "doctor-probe"],
+        network_mode="none",
+        labels=subject.labels,
+        healthcheck={"test": ["NONE"]},
+        **{**options, **subject.container},
+    )
     try:
-        made.put_archive("/", _script())
+        made.put_archive("/", _package())
         try:
             made.start()
         except APIError as error:
@@ -170,18 +175,21 @@ def ask(
             made.remove(force=True)
 
 
-def _script() -> bytes:
-    """Return the script and what it imports, as an archive."""
+def _package() -> bytes:
+    """Return the entrypoint package as a tar archive."""
     packed = io.BytesIO()
-    source = files("warmimage.entrypoint")
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for folder in (_FOLDER, f"{_FOLDER}/entrypoint"):
-            entry = tarfile.TarInfo(folder)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            archive.addfile(entry)
-        for name in ("__init__.py", "facilities.py", "pagecache.py"):
-            content = (source / name).read_bytes()
-            entry = tarfile.TarInfo(f"{_FOLDER}/entrypoint/{name}")
-            entry.size, entry.mode = len(content), 0o644
-            archive.addfile(entry, io.BytesIO(content))
+    with as_file(files("warmimage.entrypoint")) as source, tarfile.open(fileobj=packed, mode="w") as archive:
+        folder = tarfile.TarInfo(_FOLDER)
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(folder)
+        archive.add(source, f"{_FOLDER}/entrypoint", filter=_readable)
     return packed.getvalue()
+
+
+def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Give an entry modes that every user can read by; leave out what is no Python module."""
+    if entry.isdir() and not entry.name.endswith("__pycache__"):
+        entry.mode = 0o755
+        return entry
+    entry.mode = 0o644
+    return entry if entry.name.endswith(".py") else None

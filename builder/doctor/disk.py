@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..console import human_bytes
-from ..entrypoint import facilities
-from ..entrypoint.volume import weight_files
-from .examination import Facts
+from ..entrypoint import doctor_probe
+from ..entrypoint.model.volume import weight_files
 from .finding import Seen
-from .subject import Subject
+from .probe import Facts
+from .target import Subject
 
 #: Less free space than this, in bytes, and containers fail to start.
 FULL = 1_000_000_000
@@ -56,7 +56,7 @@ def image_rate(_subject: Subject, facts: Facts) -> Seen:
 def model_rate(subject: Subject, facts: Facts) -> Seen:
     """How fast are the model's weights read?"""
     directory = str(subject.model_dir)
-    return _rated(facilities.read_rate(weight_files(directory)), directory, facts["model"])
+    return _rated(doctor_probe.read_rate(weight_files(directory)), directory, facts["model"])
 
 
 def _rated(rate: Mapping[str, Any], path: str, total: int) -> Seen:

@@ -16,13 +16,13 @@ from typing import Any
 
 from docker.errors import APIError
 
-from ..containers import device_request
-from ..host import names_gpu
+from ..docker_api.container_options import device_request
+from ..image.host_compat import names_gpu
 from .containers import ContainerFails, ask
-from .examination import Facts
 from .finding import Seen
-from .subject import Subject
+from .probe import Facts
 from .table import ITEMS
+from .target import Subject
 
 Version = tuple[int, ...]
 
@@ -31,10 +31,28 @@ MINIMUM_DRIVER: dict[int, Version] = {11: (450, 80, 2), 12: (525, 60, 13), 13: (
 
 #: The CUDA that a driver's branch brings.
 DRIVER_CUDA: dict[int, Version] = {
-    450: (11, 0), 455: (11, 1), 460: (11, 2), 465: (11, 3), 470: (11, 4), 495: (11, 5), 510: (11, 6), 515: (11, 7),
-    520: (11, 8), 525: (12, 0), 530: (12, 1), 535: (12, 2), 545: (12, 3), 550: (12, 4), 555: (12, 5), 560: (12, 6),
-    565: (12, 7), 570: (12, 8), 575: (12, 9), 580: (13, 0), 590: (13, 1),
-}  # fmt: skip
+    450: (11, 0),
+    455: (11, 1),
+    460: (11, 2),
+    465: (11, 3),
+    470: (11, 4),
+    495: (11, 5),
+    510: (11, 6),
+    515: (11, 7),
+    520: (11, 8),
+    525: (12, 0),
+    530: (12, 1),
+    535: (12, 2),
+    545: (12, 3),
+    550: (12, 4),
+    555: (12, 5),
+    560: (12, 6),
+    565: (12, 7),
+    570: (12, 8),
+    575: (12, 9),
+    580: (13, 0),
+    590: (13, 1),
+}
 
 _MODEL = re.compile(r"^Model:\s*(.+)$", re.MULTILINE)
 _DRIVER = re.compile(r"^NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)\s", re.MULTILINE)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from .examination import Facts
 from .finding import Seen
-from .subject import Subject
+from .probe import Facts
+from .target import Subject
 
 FIRST_CACHESTAT = (6, 5)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..console import human_bytes
-from .examination import Facts
 from .finding import Seen
-from .subject import Subject
+from .probe import Facts
+from .target import Subject
 
 #: Where the daemon puts containers: by its own driver of cgroups, by systemd's.
 _PARENTS = ("docker", "system.slice")
@@ -75,6 +75,8 @@ def shared(_subject: Subject, facts: Facts) -> Seen:
         return Seen("enough", f"{human_bytes(given)} by default; the engine wants none")
     short = given < wanted
     return Seen(
-        "default_short" if short else "enough", f"{human_bytes(given)} by default", human_bytes(wanted),
+        "default_short" if short else "enough",
+        f"{human_bytes(given)} by default",
+        human_bytes(wanted),
         {"size": str(wanted)},
-    )  # fmt: skip
+    )

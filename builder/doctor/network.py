@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 import requests
 
-from .. import configfile
-from ..base import DEFAULT_BASE
+from ..config import load
 from ..errors import ConfigError
-from .examination import Facts
+from ..inputs.base_image import DEFAULT_BASE
 from .finding import Seen, redacted
-from .subject import Subject
+from .probe import Facts
+from .target import Subject
 
 #: Seconds to connect, and to wait for the answer.
 _PATIENCE = (3.0, 3.0)
@@ -63,7 +63,7 @@ def _configured_base() -> str:
         return named
     file = os.environ.get("WARMIMAGE_FILE")
     try:
-        value = configfile.read(Path(file) if file else None).values.get("base_image")
+        value = load.read(Path(file) if file else None).values.get("base_image")
     except ConfigError:  # render and build say what is wrong with it
         value = None
     return value if isinstance(value, str) and value else DEFAULT_BASE

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..console import human_bytes
-from .examination import Facts
 from .finding import Seen
-from .subject import Subject
+from .probe import Facts
+from .target import Subject
 
 #: Most of a CPU's missing extensions that are named.
 _NAMED = 5

@@ -41,128 +41,284 @@ _REACH_FIX = "check the network, the proxy (HTTPS_PROXY, the daemon's own) and c
 _CUDA_FIX = "update the NVIDIA driver to {driver} or later, or build from an engine image of an older CUDA"
 
 ITEMS: Mapping[str, Item] = {
-    "engine": Item("docker", "daemon", {
-        "answers": ("ok", ""), "unusable": ("missing", "{fix}"),
-        "late": ("missing", "restart it (systemctl restart docker); its log: journalctl -u docker"),
-    }),
-    "engine.storage": Item("docker", "storage", {
-        "shared": ("ok", ""),
-        "fuse": ("warning", "use overlay2 with a kernel of 5.11 or later: each read goes through a process now"),
-        "copies": ("warning", "use overlay2: this driver shares no page cache between containers"),
-        "unknown": ("info", ""),
-    }),
+    "engine": Item(
+        "docker",
+        "daemon",
+        {
+            "answers": ("ok", ""),
+            "unusable": ("missing", "{fix}"),
+            "late": ("missing", "restart it (systemctl restart docker); its log: journalctl -u docker"),
+        },
+    ),
+    "engine.storage": Item(
+        "docker",
+        "storage",
+        {
+            "shared": ("ok", ""),
+            "fuse": ("warning", "use overlay2 with a kernel of 5.11 or later: each read goes through a process now"),
+            "copies": ("warning", "use overlay2: this driver shares no page cache between containers"),
+            "unknown": ("info", ""),
+        },
+    ),
     "buildkit": Item("docker", "BuildKit", {"found": ("ok", ""), "none": ("missing", "{fix}")}),
-    "image": Item("image", "image", {
-        "ours": ("ok", ""),
-        "not_asked": ("info", "warmimage doctor IMAGE checks this host against an image"),
-        "unusable": ("missing", "{fix}"),
-    }),
-    "image.machine": Item("image", "processor", {
-        "same": ("ok", ""), "other": ("missing", "build the image for this host's processor"),
-    }),
-    "container": Item("image", "container", {
-        "runs": ("ok", ""),
-        "no_image": ("info", "warmimage build --model DIR, then run this again"),
-        "fails": ("missing", "docker run --rm --entrypoint {python} {image} --version"),
-    }),
-    "model": Item("image", "model directory", {
-        "whole": ("ok", ""), "damaged": ("missing", "{fix}"),
-    }),
-    "snapshot.image": Item("snapshot", "snapshot in the image", {
-        "captured": ("ok", ""), "no_tier": ("info", ""),
-        "declined": ("warning", "mend what is named and build the image again" + _NEXT_TIER),
-        "absent": ("missing", "build the image again: its plan has tier snapshot and its files do not"),
-        "damaged": ("missing", "build the image again: a later layer has changed its snapshot"),
-    }),
-    "snapshot.cpu": Item("snapshot", "CPU extensions", {
-        "covered": ("ok", ""),
-        "lacks": ("warning", "capture it on such a host: docs/snapshot.md#capturing-on-a-node" + _NEXT_TIER),
-    }),
-    "snapshot.mm_map": Item("snapshot", "PR_SET_MM_MAP", {
-        "there": ("ok", ""), "absent": ("info", _MM_MAP_FIX), "absent_needed": ("warning", _MM_MAP_FIX + _NEXT_TIER),
-    }),
+    "image": Item(
+        "image",
+        "image",
+        {
+            "ours": ("ok", ""),
+            "not_asked": ("info", "warmimage doctor IMAGE checks this host against an image"),
+            "unusable": ("missing", "{fix}"),
+        },
+    ),
+    "image.machine": Item(
+        "image",
+        "processor",
+        {
+            "same": ("ok", ""),
+            "other": ("missing", "build the image for this host's processor"),
+        },
+    ),
+    "container": Item(
+        "image",
+        "container",
+        {
+            "runs": ("ok", ""),
+            "no_image": ("info", "warmimage build --model DIR, then run this again"),
+            "fails": ("missing", "docker run --rm --entrypoint {python} {image} --version"),
+        },
+    ),
+    "model": Item(
+        "image",
+        "model directory",
+        {
+            "whole": ("ok", ""),
+            "damaged": ("missing", "{fix}"),
+        },
+    ),
+    "snapshot.image": Item(
+        "snapshot",
+        "snapshot in the image",
+        {
+            "captured": ("ok", ""),
+            "no_tier": ("info", ""),
+            "declined": ("warning", "mend what is named and build the image again" + _NEXT_TIER),
+            "absent": ("missing", "build the image again: its plan has tier snapshot and its files do not"),
+            "damaged": ("missing", "build the image again: a later layer has changed its snapshot"),
+        },
+    ),
+    "snapshot.cpu": Item(
+        "snapshot",
+        "CPU extensions",
+        {
+            "covered": ("ok", ""),
+            "lacks": ("warning", "capture it on such a host: docs/snapshot.md#capturing-on-a-node" + _NEXT_TIER),
+        },
+    ),
+    "snapshot.mm_map": Item(
+        "snapshot",
+        "PR_SET_MM_MAP",
+        {
+            "there": ("ok", ""),
+            "absent": ("info", _MM_MAP_FIX),
+            "absent_needed": ("warning", _MM_MAP_FIX + _NEXT_TIER),
+        },
+    ),
     "kernel": Item("kernel", "kernel", {"release": ("ok", "")}),
-    "kernel.children": Item("kernel", "/proc children", {
-        "there": ("ok", ""),
-        "absent": ("warning", "a kernel with CONFIG_PROC_CHILDREN: tier zygote and PID 1 look for children by it"),
-    }),
-    "kernel.smaps_rollup": Item("kernel", "smaps_rollup", {
-        "there": ("ok", ""), "absent": ("info", "without it memory is told by RSS, which counts shared pages twice"),
-    }),
-    "kernel.pidfd": Item("kernel", "pidfd", {
-        "there": ("ok", ""), "absent": ("info", "Linux 5.3 or later, and a seccomp profile that lets pidfd_open"),
-    }),
-    "kernel.pressure": Item("kernel", "pressure (PSI)", {
-        "there": ("ok", ""), "absent": ("info", "boot with psi=1 where the kernel has it"),
-    }),
-    "pagecache.cachestat": Item("page cache", "cachestat", {
-        "there": ("ok", ""), "absent": ("info", "Linux 6.5 or later"),
-        "hidden": ("info", "a Docker whose seccomp profile knows cachestat (26 or later)"),
-    }),
-    "pagecache.others": Item("page cache", "residency of image files", {
-        "asked": ("ok", ""), "sampled": ("info", ""), "unknown": ("info", ""),
-        "unaccounted": ("warning", "prefetch cannot tell what is resident; a kernel with CONFIG_TASK_IO_ACCOUNTING"),
-    }),
-    "pagecache.nowait": Item("page cache", "RWF_NOWAIT on image files", {
-        "there": ("ok", ""), "absent": ("info", ""), "no_image": ("info", ""),
-    }),
+    "kernel.children": Item(
+        "kernel",
+        "/proc children",
+        {
+            "there": ("ok", ""),
+            "absent": ("warning", "a kernel with CONFIG_PROC_CHILDREN: tier zygote and PID 1 look for children by it"),
+        },
+    ),
+    "kernel.smaps_rollup": Item(
+        "kernel",
+        "smaps_rollup",
+        {
+            "there": ("ok", ""),
+            "absent": ("info", "without it memory is told by RSS, which counts shared pages twice"),
+        },
+    ),
+    "kernel.pidfd": Item(
+        "kernel",
+        "pidfd",
+        {
+            "there": ("ok", ""),
+            "absent": ("info", "Linux 5.3 or later, and a seccomp profile that lets pidfd_open"),
+        },
+    ),
+    "kernel.pressure": Item(
+        "kernel",
+        "pressure (PSI)",
+        {
+            "there": ("ok", ""),
+            "absent": ("info", "boot with psi=1 where the kernel has it"),
+        },
+    ),
+    "pagecache.cachestat": Item(
+        "page cache",
+        "cachestat",
+        {
+            "there": ("ok", ""),
+            "absent": ("info", "Linux 6.5 or later"),
+            "hidden": ("info", "a Docker whose seccomp profile knows cachestat (26 or later)"),
+        },
+    ),
+    "pagecache.others": Item(
+        "page cache",
+        "residency of image files",
+        {
+            "asked": ("ok", ""),
+            "sampled": ("info", ""),
+            "unknown": ("info", ""),
+            "unaccounted": (
+                "warning",
+                "prefetch cannot tell what is resident; a kernel with CONFIG_TASK_IO_ACCOUNTING",
+            ),
+        },
+    ),
+    "pagecache.nowait": Item(
+        "page cache",
+        "RWF_NOWAIT on image files",
+        {
+            "there": ("ok", ""),
+            "absent": ("info", ""),
+            "no_image": ("info", ""),
+        },
+    ),
     "memory.cgroup": Item("memory", "cgroup", {"v2": ("ok", ""), "v1": ("info", "")}),
-    "memory.engine": Item("memory", "limit over all containers", {
-        "none": ("ok", ""), "unknown": ("info", ""),
-        "limited": ("info", "the limit is on the cgroup {group}"),
-    }),
-    "memory.container": Item("memory", "memory of a container", {
-        "enough": ("ok", ""),
-        "short": ("warning", "a larger limit: page cache is charged to it, and what does not fit is read twice"),
-    }),
-    "memory.shm": Item("memory", "shared memory", {
-        "enough": ("ok", ""),
-        "default_short": ("info", "warmimage run gives it; else docker run --shm-size {size}"),
-    }),
-    "gpu.driver": Item("gpu", "driver", {
-        "loaded": ("ok", ""), "none": ("info", ""), "remote": ("info", ""), "unreadable": ("warning", "nvidia-smi"),
-        "needed": ("missing", "install the NVIDIA driver on the host, or build with --accelerator cpu"),
-    }),
-    "gpu.cuda": Item("gpu", "CUDA of the image", {
-        "covered": ("ok", ""), "no_cuda": ("info", ""), "no_driver": ("info", ""),
-        "minor": ("info", "runs by minor version compatibility; code that is compiled at run time may want {driver}"),
-        "refused": ("missing", "update the driver to {driver} or later: the NVIDIA runtime refuses to start the image"),
-        "forward": ("warning", "only data centre GPUs run it, by forward compatibility; else {driver} or later"),
-        "old": ("missing", _CUDA_FIX),
-        "unknown": ("info", ""),
-    }),
-    "gpu.engine": Item("gpu", "GPUs in the daemon", {
-        "named": ("ok", ""), "none": ("info", ""),
-        "needed": ("warning", "install the NVIDIA container toolkit, then restart Docker"),
-    }),
-    "gpu.container": Item("gpu", "GPUs in a container", {
-        "given": ("ok", ""),
-        "not_given": ("missing", "install the NVIDIA container toolkit, then restart Docker"),
-    }),
-    "disk.space": Item("disk", "free space for images", {
-        "enough": ("ok", ""), "unknown": ("info", ""),
-        "tight": ("warning", "docker system prune, or enlarge the disk"),
-        "full": ("missing", "docker system prune, or enlarge the disk"),
-    }),
-    "disk.rate": Item("disk", "reading the image", {
-        "fast": ("ok", ""), "warm": ("info", ""), "small": ("info", ""),
-        "slow": ("warning", "a faster disk for {path}: a cold start reads the image's files from it"),
-    }),
-    "model.rate": Item("disk", "reading the model", {
-        "fast": ("ok", ""), "warm": ("info", ""), "small": ("info", ""),
-        "slow": ("warning", "a faster volume for the model, or weights on the node"),
-    }),
-    "network.registry": Item("network", "image registry", {
-        "answers": ("ok", ""), "local": ("info", ""), "silent": ("warning", _REACH_FIX),
-    }),
-    "network.hub": Item("network", "Hugging Face Hub", {
-        "answers": ("ok", ""), "offline": ("info", ""), "silent": ("warning", "--model DIR needs none; " + _REACH_FIX),
-    }),
-    "network.index": Item("network", "package index", {
-        "answers": ("ok", ""), "none": ("info", ""),
-        "silent": ("warning", "--wheelhouse DIR needs none; " + _REACH_FIX),
-    }),
-}  # fmt: skip
+    "memory.engine": Item(
+        "memory",
+        "limit over all containers",
+        {
+            "none": ("ok", ""),
+            "unknown": ("info", ""),
+            "limited": ("info", "the limit is on the cgroup {group}"),
+        },
+    ),
+    "memory.container": Item(
+        "memory",
+        "memory of a container",
+        {
+            "enough": ("ok", ""),
+            "short": ("warning", "a larger limit: page cache is charged to it, and what does not fit is read twice"),
+        },
+    ),
+    "memory.shm": Item(
+        "memory",
+        "shared memory",
+        {
+            "enough": ("ok", ""),
+            "default_short": ("info", "warmimage run gives it; else docker run --shm-size {size}"),
+        },
+    ),
+    "gpu.driver": Item(
+        "gpu",
+        "driver",
+        {
+            "loaded": ("ok", ""),
+            "none": ("info", ""),
+            "remote": ("info", ""),
+            "unreadable": ("warning", "nvidia-smi"),
+            "needed": ("missing", "install the NVIDIA driver on the host, or build with --accelerator cpu"),
+        },
+    ),
+    "gpu.cuda": Item(
+        "gpu",
+        "CUDA of the image",
+        {
+            "covered": ("ok", ""),
+            "no_cuda": ("info", ""),
+            "no_driver": ("info", ""),
+            "minor": (
+                "info",
+                "runs by minor version compatibility; code that is compiled at run time may want {driver}",
+            ),
+            "refused": (
+                "missing",
+                "update the driver to {driver} or later: the NVIDIA runtime refuses to start the image",
+            ),
+            "forward": ("warning", "only data centre GPUs run it, by forward compatibility; else {driver} or later"),
+            "old": ("missing", _CUDA_FIX),
+            "unknown": ("info", ""),
+        },
+    ),
+    "gpu.engine": Item(
+        "gpu",
+        "GPUs in the daemon",
+        {
+            "named": ("ok", ""),
+            "none": ("info", ""),
+            "needed": ("warning", "install the NVIDIA container toolkit, then restart Docker"),
+        },
+    ),
+    "gpu.container": Item(
+        "gpu",
+        "GPUs in a container",
+        {
+            "given": ("ok", ""),
+            "not_given": ("missing", "install the NVIDIA container toolkit, then restart Docker"),
+        },
+    ),
+    "disk.space": Item(
+        "disk",
+        "free space for images",
+        {
+            "enough": ("ok", ""),
+            "unknown": ("info", ""),
+            "tight": ("warning", "docker system prune, or enlarge the disk"),
+            "full": ("missing", "docker system prune, or enlarge the disk"),
+        },
+    ),
+    "disk.rate": Item(
+        "disk",
+        "reading the image",
+        {
+            "fast": ("ok", ""),
+            "warm": ("info", ""),
+            "small": ("info", ""),
+            "slow": ("warning", "a faster disk for {path}: a cold start reads the image's files from it"),
+        },
+    ),
+    "model.rate": Item(
+        "disk",
+        "reading the model",
+        {
+            "fast": ("ok", ""),
+            "warm": ("info", ""),
+            "small": ("info", ""),
+            "slow": ("warning", "a faster volume for the model, or weights on the node"),
+        },
+    ),
+    "network.registry": Item(
+        "network",
+        "image registry",
+        {
+            "answers": ("ok", ""),
+            "local": ("info", ""),
+            "silent": ("warning", _REACH_FIX),
+        },
+    ),
+    "network.hub": Item(
+        "network",
+        "Hugging Face Hub",
+        {
+            "answers": ("ok", ""),
+            "offline": ("info", ""),
+            "silent": ("warning", "--model DIR needs none; " + _REACH_FIX),
+        },
+    ),
+    "network.index": Item(
+        "network",
+        "package index",
+        {
+            "answers": ("ok", ""),
+            "none": ("info", ""),
+            "silent": ("warning", "--wheelhouse DIR needs none; " + _REACH_FIX),
+        },
+    ),
+}
 
 
 def judge(name: str, seen: Seen) -> Finding:

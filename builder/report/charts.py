@@ -50,9 +50,15 @@ def _phase_bars(chart: Chart, spans: Sequence[Span], top: int, height: int, pref
         took = seconds(span.ended - span.began)
         detail = f"{prefix}{span.name}: {took}\nfrom {seconds(span.began)} to {seconds(span.ended)}\n{span.detail}"
         chart.bar(
-            span.began, span.ended, text=f"{span.name} {took}", short=span.name, detail=detail,
-            css=css_of(span.kind), top=top, height=height,
-        )  # fmt: skip
+            span.began,
+            span.ended,
+            text=f"{span.name} {took}",
+            short=span.name,
+            detail=detail,
+            css=css_of(span.kind),
+            top=top,
+            height=height,
+        )
 
 
 def css_of(phase: str) -> str:
@@ -98,9 +104,15 @@ def _lane(chart: Chart, lane: Lane, cores: float) -> None:
             took = seconds(one.ended - one.began)
             detail = f"{one.name}: {took}\nfrom {seconds(one.began)} to {seconds(one.ended)}\n{one.detail}"
             chart.bar(
-                one.began, one.ended, text=f"{one.name} {took}", detail=detail, css=f"p-{one.kind}",
-                top=chart.height + rank * (_THIN + 2), height=_THIN, short=one.name.partition(": ")[2],
-            )  # fmt: skip
+                one.began,
+                one.ended,
+                text=f"{one.name} {took}",
+                detail=detail,
+                css=f"p-{one.kind}",
+                top=chart.height + rank * (_THIN + 2),
+                height=_THIN,
+                short=one.name.partition(": ")[2],
+            )
     chart.gap(len(rows_of(lane.spans)) * (_THIN + 2) + 8)
 
 
@@ -165,9 +177,15 @@ def flame(view: View, imports: Imports, span: float, hues: Mapping[str, int]) ->
             f"from {seconds(module.began)}, process {imports.process}"
         )
         chart.bar(
-            module.began, min(module.began + module.seconds, span), text=module.name, detail=detail,
-            css=f"f{hues[package]}", top=top + module.depth * (_THIN + 1), height=_THIN, stop=index == 0,
-        )  # fmt: skip
+            module.began,
+            min(module.began + module.seconds, span),
+            text=module.name,
+            detail=detail,
+            css=f"f{hues[package]}",
+            top=top + module.depth * (_THIN + 1),
+            height=_THIN,
+            stop=index == 0,
+        )
     depth = max((module.depth for module in drawn), default=-1) + 1
     chart.gap(depth * (_THIN + 1) + 4)
     return chart

@@ -43,14 +43,29 @@ def page(title: str, starts: Sequence[Start], tables: Sequence[Table] = ()) -> s
     style = (
         f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}@media print{{:root{{{light}}}}}{style}"
     )
-    text: str = _environment().get_template("report.html.j2").render(
-        title=title, tables=tables, starts=[_Shown(view, span, cores(seen), hues) for view in seen],
-        phases=_markup(charts.phases(seen, span).svg()), phase_table=_phase_table(seen), decisions=_decisions(seen),
-        bytes=_markup(read.svg()) if read else None, trace=TRACE, folded=len(starts) > UNFOLDED,
-        listed=len(starts) > SIDE_BY_SIDE, curves=charts.CURVES,
-        since=" and ".join(sorted({view.since for view in seen if view.events})), cores=cores(seen),
-        style=_markup(style), script=_markup(script), style_hash=_hash(style), script_hash=_hash(script),
-    )  # fmt: skip
+    text: str = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            tables=tables,
+            starts=[_Shown(view, span, cores(seen), hues) for view in seen],
+            phases=_markup(charts.phases(seen, span).svg()),
+            phase_table=_phase_table(seen),
+            decisions=_decisions(seen),
+            bytes=_markup(read.svg()) if read else None,
+            trace=TRACE,
+            folded=len(starts) > UNFOLDED,
+            listed=len(starts) > SIDE_BY_SIDE,
+            curves=charts.CURVES,
+            since=" and ".join(sorted({view.since for view in seen if view.events})),
+            cores=cores(seen),
+            style=_markup(style),
+            script=_markup(script),
+            style_hash=_hash(style),
+            script_hash=_hash(script),
+        )
+    )
     return text
 
 
@@ -58,16 +73,19 @@ def page(title: str, starts: Sequence[Start], tables: Sequence[Table] = ()) -> s
 def _environment() -> jinja2.Environment:
     """Return the templates' environment; unlike a Dockerfile's, it escapes all that is not marked as HTML."""
     made = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_part), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        loader=jinja2.FunctionLoader(_part),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     made.filters["breakable"] = _breakable
     made.filters["colour"] = lambda name: charts.css_of(name) if name in charts.ORDER else ""
     return made
 
 
 def _part(name: str) -> str:
-    return (files("warmimage.templates") / name).read_text(encoding="utf-8")
+    return (files("warmimage.templates.report") / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -115,7 +115,8 @@ def _renderer() -> Callable[[str], bytes]:
 
     if render(sample('<text y="15">word</text>')) == render(sample("")):
         raise EnvironmentLacks(
-            "this machine has no font to write a picture's words with", where="--png",
+            "this machine has no font to write a picture's words with",
+            where="--png",
             fix="install one, such as Debian's package fonts-dejavu-core",
-        )  # fmt: skip
+        )
     return render

@@ -29,16 +29,19 @@ def read(paths: Sequence[Path]) -> list[Start]:
 def _read(path: Path) -> list[Start]:
     if path.is_dir():
         raise ConfigError(
-            "this is a folder", where=str(path), expected="a timeline, or the JSON of warmimage bench",
+            "this is a folder",
+            where=str(path),
+            expected="a timeline, or the JSON of warmimage bench",
             fix=f"warmimage report {path}/*.jsonl",
-        )  # fmt: skip
+        )
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise ConfigError(
-            f"the timeline cannot be read: {error.strerror}", where=str(path),
+            f"the timeline cannot be read: {error.strerror}",
+            where=str(path),
             fix="docker cp CONTAINER:/run/warmimage/timeline.jsonl .",
-        ) from None  # fmt: skip
+        ) from None
     runs = _runs(text)
     if runs is None:
         starts = [Start(path.name.removesuffix(".jsonl"), _events(timeline.parse(text.splitlines())))]
@@ -47,10 +50,12 @@ def _read(path: Path) -> list[Start]:
     if not any(start.events for start in starts):
         got = "no JSON line" if not timeline.parse(text.splitlines()) and runs is None else "no event"
         raise ConfigError(
-            "the file holds no timeline", where=str(path), got=got if text.strip() else "an empty file",
+            "the file holds no timeline",
+            where=str(path),
+            got=got if text.strip() else "an empty file",
             expected="lines of JSON as a container writes them, or the JSON of warmimage bench",
             fix="docker cp CONTAINER:/run/warmimage/timeline.jsonl .",
-        )  # fmt: skip
+        )
     return starts
 
 
@@ -72,9 +77,10 @@ def _of_run(run: dict[str, Any]) -> Start:
     known = isinstance(asked, int | float) and isinstance(created, int | float)
     events = run.get("events")
     return Start(
-        ", ".join(words) or "run", _events(events if isinstance(events, list) else []),
+        ", ".join(words) or "run",
+        _events(events if isinstance(events, list) else []),
         asked + created if known else None,  # type: ignore[operator]
-    )  # fmt: skip
+    )
 
 
 def _events(entries: Sequence[Any]) -> list[timeline.Event]:

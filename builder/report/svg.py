@@ -57,9 +57,18 @@ class Chart:
         self.height += 18
 
     def bar(
-        self, began: float, ended: float, *, text: str, detail: str, css: str, top: int, height: int,
-        short: str = "", stop: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        began: float,
+        ended: float,
+        *,
+        text: str,
+        detail: str,
+        css: str,
+        top: int,
+        height: int,
+        short: str = "",
+        stop: bool = True,
+    ) -> None:
         """Draw a bar with its text inside, and its detail for pointer, keyboard and screen reader.
 
         Args:

@@ -47,19 +47,34 @@ COLOURS = {
 
 #: Pairs of text and ground, which want a contrast of 4.5.
 TEXT_PAIRS = (
-    ("ink", "page"), ("ink", "card"), ("ink", "life"), ("quiet", "page"), ("quiet", "card"), ("accent", "page"),
-    ("accent", "card"), ("mark", "card"), ("ready", "card"),
+    ("ink", "page"),
+    ("ink", "card"),
+    ("ink", "life"),
+    ("quiet", "page"),
+    ("quiet", "card"),
+    ("accent", "page"),
+    ("accent", "card"),
+    ("mark", "card"),
+    ("ready", "card"),
     *(("on", name) for name in (*PHASES, "other")),
-    *(("on", f"flame{number}") for number in range(6)), ("on", "accent"),
-)  # fmt: skip
+    *(("on", f"flame{number}") for number in range(6)),
+    ("on", "accent"),
+)
 
 #: Pairs of a shape and its ground, which want a contrast of 3.
 SHAPE_PAIRS = (
     *((name, "card") for name in (*PHASES, "other")),
-    *((f"flame{number}", "card") for number in range(6)), *((f"curve{number}", "card") for number in range(6)),
-    ("life-edge", "card"), ("cpu", "card"), ("mark", "card"), ("mark", "life"), ("ready", "card"), ("accent", "card"),
-    ("accent", "page"), ("cpu", "life"),
-)  # fmt: skip
+    *((f"flame{number}", "card") for number in range(6)),
+    *((f"curve{number}", "card") for number in range(6)),
+    ("life-edge", "card"),
+    ("cpu", "card"),
+    ("mark", "card"),
+    ("mark", "life"),
+    ("ready", "card"),
+    ("accent", "card"),
+    ("accent", "page"),
+    ("cpu", "life"),
+)
 
 
 def variables(theme: int) -> str:
@@ -74,7 +89,7 @@ def of(theme: int) -> Mapping[str, str]:
 
 def chart_style() -> str:
     """Return the style sheet of the charts, its colours as variables."""
-    return (files("warmimage.templates") / "report-charts.css").read_text(encoding="utf-8")
+    return (files("warmimage.templates.report") / "report-charts.css").read_text(encoding="utf-8")
 
 
 def fixed(style: str, theme: int) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .base import Declined, Tier
 from .plain import Plain
-from .preload import Preload
+from .preload.tier import Preload
 from .snapshot.tier import Snapshot
-from .zygote import Zygote
+from .zygote.tier import Zygote
 
 TIERS: tuple[Tier, ...] = (Snapshot(), Zygote(), Preload(), Plain())
 

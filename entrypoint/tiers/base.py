@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from ..settings import Settings
-from ..supervisor import Supervisor
+from ..supervision.supervisor import Supervisor
 from ..timeline import Timeline
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..settings import Settings
-from ..supervisor import Supervisor
+from ..supervision.supervisor import Supervisor
 from .base import Tier
 
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .pace import Pace
 from .pressure import RESOURCES, Pressure
+from .rate_limit import Pace
 
 #: Share of time, 0 to 1, that others may wait for a resource before reading pauses.
 LIMITS = {"memory": 0.1, "io": 0.3}
@@ -53,9 +53,12 @@ class BackOff:
     """
 
     def __init__(
-        self, pace: Pace, stop: threading.Event, tell: Callable[[Pause], None],
+        self,
+        pace: Pace,
+        stop: threading.Event,
+        tell: Callable[[Pause], None],
         pressures: dict[str, Pressure] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._pace = pace
         self._stop = stop
         self._tell = tell

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..memory import Limit, limits
-from . import quantity
+from ..pagecache.headroom import Limit, limits
+from . import sizes
 
 #: Share of the memory that a bound leaves for the page cache that may be filled; above it the kernel takes back pages
 #: that are in use, and the kubelet counts down to an eviction.
@@ -42,13 +42,14 @@ def budget(allowed: int | None, pinned: int = 0, found: Sequence[Limit] | None =
     rooms = [(int((each.room + (pinned if each.source == _HOST else 0)) * SHARE), each) for each in bounds]
     room, tightest = min(rooms, key=lambda pair: pair[0], default=(1 << 62, None))
     if allowed is not None and allowed <= room:
-        return Budget(allowed, True, f"the budget of {quantity.said(allowed)}")
+        return Budget(allowed, True, f"the budget of {sizes.said(allowed)}")
     if tightest is None:
         return Budget(room, False, "nothing")
     if tightest.source == _HOST:
-        return Budget(room, False, f"this host has {quantity.said(tightest.room)} of memory available")
+        return Budget(room, False, f"this host has {sizes.said(tightest.room)} of memory available")
     return Budget(
-        room, False,
-        f"the container's memory limit of {quantity.said(tightest.limit)} ({tightest.source}) leaves "
-        f"{quantity.said(tightest.room)} for the page cache",
-    )  # fmt: skip
+        room,
+        False,
+        f"the container's memory limit of {sizes.said(tightest.limit)} ({tightest.source}) leaves "
+        f"{sizes.said(tightest.room)} for the page cache",
+    )

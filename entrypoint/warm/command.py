@@ -9,14 +9,14 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 
+from ..model.volume import EXIT_NO_MODEL
 from ..settings import initial_environment
 from ..timeline import DEFAULT_PATH, Timeline, say
-from ..volume import EXIT_NO_MODEL
-from . import face
-from .node import Label
+from . import http_api
+from .loop import Warmer
+from .node_label import Label
 from .options import EXIT_USAGE, Options, UsageError, parse
 from .targets import Places
-from .warmer import Warmer
 
 #: Exit code where the HTTP face cannot be had (EX_UNAVAILABLE of sysexits.h).
 EXIT_NO_FACE = 69
@@ -63,14 +63,14 @@ class _NoFace(Exception):
 
 
 def _face(options: Options) -> socket.socket:
-    face.enter_site_packages()
-    absent = face.absent()
+    http_api.enter_site_packages()
+    absent = http_api.absent()
     if absent:
         raise _NoFace(
             f"this image lacks {', '.join(absent)}, which /readyz and /metrics need: add that to the image, or --once"
         )
     try:
-        return face.listen(options.port)
+        return http_api.listen(options.port)
     except OSError as error:
         raise _NoFace(f"port {options.port}: {os.strerror(error.errno or 0)}; another one: --port") from None
 
@@ -105,7 +105,7 @@ class _Process:
         if listening:
             arguments = (listening, self._warmer.state, self._loop.is_alive, self._failures)
             self._timeline.event("warm.listening", port=listening.getsockname()[1])
-            threading.Thread(target=face.serve, args=arguments, name="http", daemon=True).start()
+            threading.Thread(target=http_api.serve, args=arguments, name="http", daemon=True).start()
         self._watch()
         return self._end()
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from .ledger import Sum
-from .state import State
+from .status import State
+from .tracker import Sum
 
 PREFIX = "warmimage_warm_"
 

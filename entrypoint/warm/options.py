@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ..settings import WARM_PORT
-from . import quantity
+from . import sizes
 
 #: Exit code when the command line is wrong (EX_USAGE of sysexits.h).
 EXIT_USAGE = 64
@@ -84,18 +84,28 @@ def parse(words: Sequence[str]) -> Options:
     """
     given = _parser().parse_args(words)
     return Options(
-        directories=tuple(dict.fromkeys(given.dir)), targets=given.targets, budget=given.budget, rate=given.rate,
-        interval=given.interval, deadline=given.deadline, lock=given.lock, drop=given.on_exit == "drop",
-        port=given.port, node_label=given.node_label, once=given.once,
-    )  # fmt: skip
+        directories=tuple(dict.fromkeys(given.dir)),
+        targets=given.targets,
+        budget=given.budget,
+        rate=given.rate,
+        interval=given.interval,
+        deadline=given.deadline,
+        lock=given.lock,
+        drop=given.on_exit == "drop",
+        port=given.port,
+        node_label=given.node_label,
+        once=given.once,
+    )
 
 
 def _parser() -> _Parser:
     parser = _Parser(
-        prog="warm", allow_abbrev=False, add_help=True,
+        prog="warm",
+        allow_abbrev=False,
+        add_help=True,
         description="Keep the files that a server's start reads in the page cache of this node.",
         epilog="BYTES is an integer or a Kubernetes quantity, such as 20Gi.",
-    )  # fmt: skip
+    )
     add = parser.add_argument
     add(
         "--dir",
@@ -162,7 +172,7 @@ def _targets(text: str) -> tuple[str, ...]:
 
 def _bytes(text: str) -> int:
     try:
-        return quantity.parse(text)
+        return sizes.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
             f"{text!r} is {error}; expected an amount such as 21474836480 or 20Gi"

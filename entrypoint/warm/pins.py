@@ -7,8 +7,8 @@ import ctypes
 import os
 from collections.abc import Callable, Iterable
 
-from ..pagecache import mapped, unmap
-from .ledger import File
+from ..pagecache.syscalls import mapped, unmap
+from .tracker import File
 
 #: Bytes that one call locks: it reads what is not there, and cannot be stopped.
 STEP = 64 << 20

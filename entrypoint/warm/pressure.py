@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from ..memory import text_of
+from ..pagecache.headroom import text_of
 
 #: Where it is told: for the whole host, and for this container where cgroups are of version 2.
 SCOPES = {

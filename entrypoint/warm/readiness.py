@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import quantity
+from . import sizes
 from .budget import Budget
-from .ledger import Sum
+from .tracker import Sum
 
 #: Seconds without any progress after which a volume is said to hang.
 STALL = 60.0
@@ -21,14 +21,21 @@ def limited(sums: Mapping[str, Sum], budget: Budget) -> str:
     """Return which limit keeps a part of what is wanted out of memory, an empty string where none does that unasked."""
     if budget.given or not sum(each.over_budget for each in sums.values()):
         return ""
-    wanted = quantity.said(sum(each.wanted for each in sums.values()))
+    wanted = sizes.said(sum(each.wanted for each in sums.values()))
     return f"{wanted} are wanted, more than memory holds: {budget.bound}"
 
 
 def reason(
-    sums: Mapping[str, Sum], budget: Budget, doing: str, idle: float, holding: str, kept: str, *, complete: bool,
+    sums: Mapping[str, Sum],
+    budget: Budget,
+    doing: str,
+    idle: float,
+    holding: str,
+    kept: str,
+    *,
+    complete: bool,
     looked: bool,
-) -> str:  # fmt: skip
+) -> str:
     """Return in one line what is resident, and what stands in the way of the rest.
 
     Args:
@@ -51,8 +58,8 @@ def reason(
     planned = sum(each.wanted - each.over_budget for each in sums.values())
     resident = sum(each.resident for each in sums.values())
     unknown = sum(each.unknown for each in sums.values())
-    blind = f"; of {quantity.said(unknown)} the kernel does not tell this user" if unknown else ""
-    far = f"{quantity.said(resident)} of {quantity.said(planned)} are resident{blind}"
+    blind = f"; of {sizes.said(unknown)} the kernel does not tell this user" if unknown else ""
+    far = f"{sizes.said(resident)} of {sizes.said(planned)} are resident{blind}"
     if not looked:
         far = "nothing has been looked at yet"
     if complete:

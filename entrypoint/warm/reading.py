@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from .ledger import File, Ledger
-from .pace import Pace, step_back
-from .residency import EXACT, resident_part
+from ..pagecache.residency import EXACT, resident_part
+from .rate_limit import Pace, step_back
+from .tracker import File, Ledger
 
 READERS = 4
 
@@ -126,9 +126,10 @@ def _whole_blocks(descriptor: int, begin: int, end: int, block: int) -> set[int]
     Asked before any of it is read: what the kernel's readahead brings meanwhile counts for the rate like the rest.
     """
     return {
-        at for at in range(begin, end, block)
+        at
+        for at in range(begin, end, block)
         if resident_part(descriptor, at, min(block, end - at)) == min(block, end - at)
-    }  # fmt: skip
+    }
 
 
 def _count_spans(file: File) -> None:

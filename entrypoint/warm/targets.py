@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .. import weights
+from ..model import weights
 from ..settings import CLOSURE, PLAN, ROOT, SNAPSHOT, Settings, load
 
 #: Where the model is in an image without a plan, the warmer's own.

@@ -12,22 +12,41 @@ from warmimage.bench.result import ArmFacts, Host, ImageFacts, ModelFacts, Resul
 HOST = Host(cpu="A CPU", cpus=2, memory_bytes=8_000_000_000, kernel="6.1", engine="Docker 20.10", gpus=())
 
 IMAGE = ImageFacts(
-    reference="my-model:1", id="sha256:1", digests=(), size_bytes=1, engine="transformers", engine_version="5.23.0",
-    python_version="3.12", accelerator="cpu", method="compose", tiers=("preload", "plain"), tool_version="0.1.0",
-)  # fmt: skip
+    reference="my-model:1",
+    id="sha256:1",
+    digests=(),
+    size_bytes=1,
+    engine="transformers",
+    engine_version="5.23.0",
+    python_version="3.12",
+    accelerator="cpu",
+    method="compose",
+    tiers=("preload", "plain"),
+    tool_version="0.1.0",
+)
 
 
 def run(arm: str, seconds: float, number: int = 1, state: State = "warm", **changed: Any) -> Run:
     """Return a run whose first token came after ``seconds``."""
     text = str(changed.pop("completion", "hello"))
     words: dict[str, Any] = {
-        "arm": arm, "state": state, "round": number, "asked": 1000.0, "created": 0.01, "first_byte": 0.3,
-        "tier": arm.partition("#")[0], "tier_right": True,
+        "arm": arm,
+        "state": state,
+        "round": number,
+        "asked": 1000.0,
+        "created": 0.01,
+        "first_byte": 0.3,
+        "tier": arm.partition("#")[0],
+        "tier_right": True,
         "figures": {"ready": seconds * 0.9, "first_token": seconds, "cpu": 1.5, "read": None},
         "phases": (Span(name="loading", seconds=seconds * 0.98), Span(name="unaccounted", seconds=seconds * 0.02)),
-        "others_before": 0.01, "others_during": 0.02, "cold": None, "completion": text,
-        "completion_sha256": hashlib.sha256(text.encode()).hexdigest(), "events": (),
-    }  # fmt: skip
+        "others_before": 0.01,
+        "others_during": 0.02,
+        "cold": None,
+        "completion": text,
+        "completion_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "events": (),
+    }
     return Run(**{**words, **changed})
 
 
@@ -45,9 +64,17 @@ def result(found: Sequence[Run], missing: dict[str, str] | None = None) -> Resul
         for name in names
     )
     return Result(
-        tool_version="0.1.0", date="2026-11-24T00:00:00+00:00", host=HOST, images=(IMAGE,),
-        model=ModelFacts(name="my-model", weight_bytes=6_000_000), arms=arms, states=states,
-        rounds=max(entry.round for entry in found), runs=tuple(found), cells=verdict.cells(found, states, arms),
-        comparisons=verdict.comparisons(found, states, arms), faults=verdict.faults(found, arms),
+        tool_version="0.1.0",
+        date="2026-11-24T00:00:00+00:00",
+        host=HOST,
+        images=(IMAGE,),
+        model=ModelFacts(name="my-model", weight_bytes=6_000_000),
+        arms=arms,
+        states=states,
+        rounds=max(entry.round for entry in found),
+        runs=tuple(found),
+        cells=verdict.cells(found, states, arms),
+        comparisons=verdict.comparisons(found, states, arms),
+        faults=verdict.faults(found, arms),
         missing=missing or {},
-    )  # fmt: skip
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from warmimage import engines, planner
-from warmimage.base import Base
-from warmimage.config import Config
-from warmimage.lock import Lock, Wheel
-from warmimage.model import Model
+from warmimage import engines
+from warmimage.build import planner
+from warmimage.config.model import Config
+from warmimage.inputs.base_image import Base
+from warmimage.inputs.lock import Lock, Wheel
+from warmimage.inputs.model import Model
+from warmimage.inputs.wheels import Target, Wheelset
 from warmimage.plan import Plan, SnapshotPlan
-from warmimage.wheels import Target, Wheelset
 
 #: Version that plans are said to be made by, so that a release of the tool changes no golden file.
 TOOL_VERSION = "1.2.3"
@@ -24,16 +25,28 @@ def base_of(config: Config) -> Base:
     if config.method == "derive":
         assert config.base_image
         return Base(
-            reference=config.base_image, image=config.base_image, digest=None, python="/usr/bin/python3",
-            python_version="3.12", glibc="2.35", machine="x86_64", engine_version=adapter.version,
+            reference=config.base_image,
+            image=config.base_image,
+            digest=None,
+            python="/usr/bin/python3",
+            python_version="3.12",
+            glibc="2.35",
+            machine="x86_64",
+            engine_version=adapter.version,
             path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )  # fmt: skip
+        )
     digest = "sha256:" + "5a" * 32
     return Base(
-        reference=f"python@{digest}", image="python:3.12-slim-bookworm", digest=digest,
-        python="/usr/local/bin/python3", python_version="3.12", glibc="2.36", machine="x86_64", engine_version=None,
+        reference=f"python@{digest}",
+        image="python:3.12-slim-bookworm",
+        digest=digest,
+        python="/usr/local/bin/python3",
+        python_version="3.12",
+        glibc="2.36",
+        machine="x86_64",
+        engine_version=None,
         path="/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
-    )  # fmt: skip
+    )
 
 
 def model_of(config: Config) -> Model:

@@ -1,4 +1,4 @@
-"""The golden Dockerfiles: every engine, weights strategy and way to an image.
+"""The golden Dockerfiles: every pair of engine, weights strategy and way to an image, and one with everything.
 
 ``python -m tests.builder.golden`` says what differs; with ``--write`` it writes them anew.
 """
@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import sys
-from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
-from warmimage import configfile, planner, render
+from warmimage.build import planner
+from warmimage.config import load
+from warmimage.rendering import dockerfile as render
 
 from tests.builder import facts
 
@@ -21,6 +22,16 @@ _IMAGES = {
     "vllm": "vllm/vllm-openai:v0.33.0",
     "sglang": "lmsysorg/sglang:v0.5.23",
 }
+
+#: Each engine, each weights strategy and each method, with each method beside each of the others.
+_CASES = (
+    ("transformers", "mount", "compose"),
+    ("transformers", "bake", "derive"),
+    ("vllm", "bake", "compose"),
+    ("vllm", "download", "derive"),
+    ("sglang", "download", "compose"),
+    ("sglang", "mount", "derive"),
+)
 
 #: All that a configuration can ask of the template at once, with values that every grammar has to quote.
 _EVERYTHING = """\
@@ -49,7 +60,7 @@ start: plain
 def cases() -> dict[str, str]:
     """Return the text of every case's ``warmimage.yaml`` by the case's name."""
     found = {"everything": _EVERYTHING}
-    for engine, weights, method in product(_IMAGES, ("mount", "bake", "download"), ("derive", "compose")):
+    for engine, weights, method in _CASES:
         model = "example/tiny-llama" if weights == "download" else "./tiny-llama"
         image = f"base_image: {_IMAGES[engine]}\n" if method == "derive" else ""
         text = f"model: {model}\nengine: {engine}\nweights: {weights}\nmethod: {method}\n{image}"
@@ -59,7 +70,7 @@ def cases() -> dict[str, str]:
 
 def rendered(config_file: Path) -> str:
     """Return the Dockerfile of a configuration; facts and the tool's version are given, not found."""
-    config = configfile.load(config_file, {}, {})
+    config = load.load(config_file, {}, {})
     with patch.object(planner, "__version__", facts.TOOL_VERSION):
         return render.dockerfile(facts.plan_of(config))
 

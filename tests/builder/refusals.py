@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warmimage import configfile, planner
+from warmimage.build import planner
+from warmimage.config import load
 from warmimage.errors import ConfigError
 
 
 def refusal(**values: Any) -> str:
     """Return the message with which a build of a configuration ends before it asks any engine, index or hub."""
     with pytest.raises(ConfigError) as caught:
-        planner.resolve(configfile.load(None, values, {}), Path("warmimage.lock"))
+        planner.resolve(load.load(None, values, {}), Path("warmimage.lock"))
     assert caught.value.exit_code == 3
     return str(caught.value)

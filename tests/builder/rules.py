@@ -8,8 +8,17 @@ from collections.abc import Callable, Iterator
 
 #: The template's parts, in the order of how often they change.
 PARTS = (
-    "steps", "wheels", "bytecode", "weights", "entrypoint", "closure", "settings", "caches", "snapshot", "plan",
-)  # fmt: skip
+    "steps",
+    "wheels",
+    "bytecode",
+    "weights",
+    "entrypoint",
+    "closure",
+    "settings",
+    "caches",
+    "snapshot",
+    "plan",
+)
 
 _SECRET_NAME = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
 _PAIR = re.compile(r'"?([^\s"=]+)"?="(?:[^"\\]|\\.)*"')

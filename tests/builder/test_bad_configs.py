@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warmimage import configfile, lock, wheels
+from warmimage.config import load
 from warmimage.errors import ConfigError
+from warmimage.inputs import lock, wheels
 
 from tests.builder.refusals import refusal
 from tests.support.images import warmimage
@@ -142,7 +143,7 @@ FILES: dict[str, tuple[str, str]] = {
 def test_a_bad_file_gives_its_one_message_and_repeats_no_private_value(text: str, message: str) -> None:
     Path("warmimage.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        configfile.load(None, {}, {})
+        load.load(None, {}, {})
     assert str(caught.value) == message
     assert caught.value.exit_code == 3
     assert "hunter2" not in str(caught.value)
@@ -151,7 +152,7 @@ def test_a_bad_file_gives_its_one_message_and_repeats_no_private_value(text: str
 def test_all_mistakes_of_a_file_and_of_the_flags_are_reported_at_once_each_with_its_place() -> None:
     Path("warmimage.yaml").write_text("port: 0\nmodel: m\nenv:\n  A: x\n  2B: y\nenigne: vllm\n", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        configfile.load(None, {"weights": "copy", "engine": None, "tags": ()}, {"weights": "--weights"})
+        load.load(None, {"weights": "copy", "engine": None, "tags": ()}, {"weights": "--weights"})
     assert [(problem.what, problem.where) for problem in caught.value.problems] == [
         ("invalid weights", "--weights"),
         ("invalid port", "warmimage.yaml:1: port"),
@@ -163,7 +164,7 @@ def test_all_mistakes_of_a_file_and_of_the_flags_are_reported_at_once_each_with_
 def test_two_duplicate_keys_are_two_problems() -> None:
     Path("warmimage.yaml").write_text("model: m\nmodel: n\nport: 1\nport: 2\n", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        configfile.load(None, {}, {})
+        load.load(None, {}, {})
     assert str(caught.value) == duplicate("model", 2, 1) + "\n" + duplicate("port", 4, 3)
 
 
@@ -179,7 +180,7 @@ def test_two_duplicate_keys_are_two_problems() -> None:
 def test_a_named_file_that_cannot_be_read_says_why(make: Callable[[Path], Any], reason: str) -> None:
     make(Path("w.yaml"))
     with pytest.raises(ConfigError) as caught:
-        configfile.load(Path("w.yaml"), {}, {})
+        load.load(Path("w.yaml"), {}, {})
     assert str(caught.value) == (
         f"error: cannot read the configuration: {reason}\n  at w.yaml\n  fix: warmimage init  (writes warmimage.yaml)"
     )
@@ -262,11 +263,15 @@ def test_a_requirement_that_the_wheelhouse_lacks_is_refused() -> None:
         ((), {"WARMIMAGE_WEIGHTS": "foo"}, f"invalid weights\n  at WARMIMAGE_WEIGHTS\n  {WEIGHTS}"),
         (("-t", "UPPER"), {}, f"invalid tags\n  at --tag\n  got 'UPPER', expected {TAG}"),
         (("--secret", "hunter2"), {}, f"invalid secrets\n  at --secret\n  expected {SECRET}"),
-        (("-f", "nowhere.yaml"), {}, "cannot read the configuration: No such file or directory\n  at nowhere.yaml\n"
-         "  fix: warmimage init  (writes warmimage.yaml)"),
+        (
+            ("-f", "nowhere.yaml"),
+            {},
+            "cannot read the configuration: No such file or directory\n  at nowhere.yaml\n"
+            "  fix: warmimage init  (writes warmimage.yaml)",
+        ),
     ],
     ids=["flag", "variable", "tag", "secret", "file"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("verb", ["build", "render"])
 def test_the_command_ends_with_code_3_and_the_message_alone(
     verb: str, words: tuple[str, ...], variables: dict[str, str], message: str

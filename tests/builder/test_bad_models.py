@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from warmimage.config import Config
-from warmimage.model import resolve
+from warmimage.config.model import Config
+from warmimage.inputs.model import resolve
 
 from tests.builder.refusals import refusal
 from tests.support.tiny_model import make_tiny_model

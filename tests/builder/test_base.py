@@ -9,10 +9,12 @@ import docker
 import pytest
 from docker.errors import APIError, ImageNotFound
 from docker.models.images import Image
-from warmimage import base, cli, docker_engine, engines
-from warmimage.config import Config
-from warmimage.docker_engine import RegistryUnreachable, registry_error
+from warmimage import cli, engines
+from warmimage.config.model import Config
+from warmimage.docker_api import daemon
+from warmimage.docker_api.daemon import RegistryUnreachable, registry_error
 from warmimage.errors import ConfigError, WarmimageError
+from warmimage.inputs import base_image
 
 DIGEST = "sha256:" + "5a" * 32
 CLASSIC = {"DriverStatus": [["Backing Filesystem", "extfs"]]}
@@ -28,13 +30,16 @@ ABSENT = "pull access denied for x, repository does not exist or may require 'do
     [
         (LIMITED, "the registry limits pulls", "docker login r.io:5"),
         ("429 Too Many Requests", "the registry limits pulls", "docker login r.io:5"),
-        (ABSENT, "the registry has no r.io:5/a:1, or shows it to its users only",
-         "check the name, or docker login r.io:5"),
+        (
+            ABSENT,
+            "the registry has no r.io:5/a:1, or shows it to its users only",
+            "check the name, or docker login r.io:5",
+        ),
         ("unauthorized: authentication required", "the registry refuses to pull r.io:5/a:1", "docker login r.io:5"),
         ("manifest unknown", "the registry has no r.io:5/a:1", "check the name and the tag"),
         ("write /x: no space left on device", "cannot pull r.io:5/a:1", "docker info; journalctl -u docker"),
     ],
-)  # fmt: skip
+)
 def test_each_answer_of_a_registry_has_its_own_message(message: str, what: str, fix: str) -> None:
     error = registry_error("pull", "r.io:5/a:1", message)
     assert (error.problems[0].what, error.problems[0].fix) == (what, fix)
@@ -80,14 +85,14 @@ def engine(message: str, *present: str, **parts: Any) -> docker.DockerClient:
 def test_debians_packages_stand_in_for_a_registry_out_of_reach_and_the_reason_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert base.default_base(engine(REFUSED, base.DEBIAN_BASE)) == base.DEBIAN_BASE
+    assert base_image.default_base(engine(REFUSED, base_image.DEBIAN_BASE)) == base_image.DEBIAN_BASE
     assert REFUSED in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(("message", "what"), [(LIMITED, "limits pulls"), (ABSENT, "has no"), ("odd", "cannot pull")])
 def test_another_base_does_not_hide_a_registrys_refusal(message: str, what: str) -> None:
     with pytest.raises(WarmimageError, match=what):
-        base.default_base(engine(message, base.DEBIAN_BASE))
+        base_image.default_base(engine(message, base_image.DEBIAN_BASE))
 
 
 @pytest.mark.parametrize(
@@ -113,13 +118,13 @@ def test_a_digest_is_believed_where_a_registry_is_known_to_have_it(
     monkeypatch.setattr(docker, "from_env", lambda timeout: registry)
     image = cast(Image, SimpleNamespace(attrs={"RepoDigests": [f"team/python@{DIGEST}"]}))
     client = cast(docker.DockerClient, SimpleNamespace(info=lambda: info))
-    assert docker_engine.registry_digest(client, image, "team/python:3.12") == expected
+    assert daemon.registry_digest(client, image, "team/python:3.12") == expected
     assert asked == ([f"team/python@{DIGEST}"] if info is CONTAINERD else [])
 
 
 def test_an_image_id_is_refused_with_the_way_to_a_name() -> None:
     with pytest.raises(ConfigError) as caught:
-        base.resolve(Config(model="m", base_image=DIGEST), engines.get("vllm"), engine(""))
+        base_image.resolve(Config(model="m", base_image=DIGEST), engines.get("vllm"), engine(""))
     assert str(caught.value) == (
         f"error: an image id cannot be built from\n  at base_image\n  got {DIGEST}, expected a name with a tag or a "
         f"digest\n  fix: docker tag {DIGEST} NAME:TAG, then --base-image NAME:TAG"
@@ -132,7 +137,7 @@ def test_an_image_whose_python_answers_nothing_is_refused(output: bytes) -> None
     with pytest.raises(
         ConfigError, match=r"^error: the base image cannot be looked into\n  at base_image\n  got odd:1: "
     ):
-        base.resolve(
+        base_image.resolve(
             Config(model="m", base_image="odd:1"), engines.get("vllm"), engine("", "odd:1", containers=containers)
         )
 

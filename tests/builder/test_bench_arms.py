@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from warmimage.bench import cold, measure
+from warmimage.bench import measure, page_cache
 from warmimage.bench.arms import Arm, against, arms_of, without_secrets
 from warmimage.bench.session import Request, Session
-from warmimage.config import Config
+from warmimage.config.model import Config
 from warmimage.errors import EnvironmentLacks, UsageError
 from warmimage.plan import Plan
 
@@ -76,8 +76,12 @@ def test_rounds_are_rotated_after_one_that_warms_up() -> None:
     session.arms = arms("plain,preload,plain")
     session._request = Request("my-model:1", rounds=3, states=("warm", "cold"))
     found = [(step.state, step.round, step.arm) for step in session.steps()]
-    turns = [["plain", "preload", "plain#2"], ["plain", "preload", "plain#2"], ["preload", "plain#2", "plain"],
-             ["plain#2", "plain", "preload"]]  # fmt: skip
+    turns = [
+        ["plain", "preload", "plain#2"],
+        ["plain", "preload", "plain#2"],
+        ["preload", "plain#2", "plain"],
+        ["plain#2", "plain", "preload"],
+    ]
     of_one_state = [(number, name) for number, turn in enumerate(turns) for name in turn]
     assert found == [(state, *step) for state in ("warm", "cold") for step in of_one_state]
 
@@ -86,8 +90,13 @@ def test_phases_add_up_and_what_is_left_is_said() -> None:
     ends = [("asking", 100.1), ("container", 100.5), ("loading", 105.0), ("health", 105.2)]
     found = {span.name: round(span.seconds, 6) for span in measure._phases(ends, 100.0, 105.3, 105.5)}
     assert found == {
-        "asking": 0.1, "container": 0.4, "loading": 4.5, "health": 0.2, "token": 0.2, "unaccounted": 0.1,
-    }  # fmt: skip
+        "asking": 0.1,
+        "container": 0.4,
+        "loading": 4.5,
+        "health": 0.2,
+        "token": 0.2,
+        "unaccounted": 0.1,
+    }
 
 
 def test_a_phase_that_ended_after_the_client_was_ready_ends_with_it() -> None:
@@ -102,11 +111,11 @@ def test_files_are_dropped_and_are_found_cold(tmp_path: Path) -> None:
     file.write_bytes(b"x" * 5_000_000)
     (tmp_path / "again").hardlink_to(file)
     (tmp_path / "link").symlink_to(file)
-    files = cold.Files.under([str(tmp_path)])
+    files = page_cache.Files.under([str(tmp_path)])
     assert (len(files.paths), files.total_bytes) == (1, 5_000_000)
-    found = cold.drop(files)
+    found = page_cache.drop(files)
     assert (found.files, found.total_bytes) == (1, 5_000_000)
-    assert found.share <= cold.LIMIT
+    assert found.share <= page_cache.LIMIT
 
 
 def test_files_that_stay_resident_are_named(tmp_path: Path) -> None:
@@ -119,7 +128,7 @@ def test_files_that_stay_resident_are_named(tmp_path: Path) -> None:
     with held.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
         assert mapping[::4096].count(b"x") == 5_000_000 // 4096 + 1
         with pytest.raises(EnvironmentLacks) as caught:
-            cold.drop(cold.Files.under([str(tmp_path)]))
+            page_cache.drop(page_cache.Files.under([str(tmp_path)]))
     problem = caught.value.problems[0]
     assert str(held) in problem.got
     assert str(free) not in problem.got
@@ -131,6 +140,6 @@ def test_a_models_links_lead_to_its_files(tmp_path: Path) -> None:
     (tmp_path / "snapshot").mkdir()
     (tmp_path / "blobs" / "a").write_bytes(b"x")
     (tmp_path / "snapshot" / "model.safetensors").symlink_to(tmp_path / "blobs" / "a")
-    folders = cold.model_folders(tmp_path / "snapshot")
+    folders = page_cache.model_folders(tmp_path / "snapshot")
     assert folders == [str(tmp_path / "snapshot"), str(tmp_path / "blobs")]
-    assert cold.Files.under(folders).paths == (str(tmp_path / "blobs" / "a"),)
+    assert page_cache.Files.under(folders).paths == (str(tmp_path / "blobs" / "a"),)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from warmimage.bench import show, verdict
+from warmimage.bench import tables, verdict
 from warmimage.bench.result import Result, load, write_whole
 from warmimage.errors import ConfigError, GateMissed
 
@@ -43,36 +43,42 @@ def test_where_nothing_follows_the_reason_is_said(
     found = result([*runs("plain", plain, **changed), *runs("preload", preload, **changed)])
     assert re.match(f"no conclusion: {words}", verdict_of(found))
     assert not found.comparisons[0].conclusive
-    assert any(verdict_of(found) in note for note in show.notes(found))
+    assert any(verdict_of(found) in note for note in tables.notes(found))
 
 
 def test_what_the_engine_cannot_tell_is_no_noise() -> None:
-    found = result([
-        *runs("plain", PLAIN, others_before=None, others_during=None),
-        *runs("preload", FAST, others_before=None, others_during=None),
-    ])  # fmt: skip
+    found = result(
+        [
+            *runs("plain", PLAIN, others_before=None, others_during=None),
+            *runs("preload", FAST, others_before=None, others_during=None),
+        ]
+    )
     assert verdict_of(found) == "faster"
 
 
 def test_another_tier_and_another_completion_are_faults_said_once() -> None:
-    found = result([
-        *runs("plain", PLAIN), *runs("preload", FAST, tier="plain", tier_right=False), *runs("plain#2", PLAIN),
-        run("preload", 8.0, 6, completion="goodbye"),
-    ])  # fmt: skip
+    found = result(
+        [
+            *runs("plain", PLAIN),
+            *runs("preload", FAST, tier="plain", tier_right=False),
+            *runs("plain#2", PLAIN),
+            run("preload", 8.0, 6, completion="goodbye"),
+        ]
+    )
     assert found.faults == (
         "preload, warm: tier plain came up, not preload",
         "the completion of preload differs from that of plain: 'goodbye', not 'hello'",
     )
-    assert show.as_text(found, 120).count("WORTHLESS: ") == 2
+    assert tables.as_text(found, 120).count("WORTHLESS: ") == 2
 
 
 def test_a_figure_that_is_not_to_be_had_is_none_and_never_nothing() -> None:
     found = result([*runs("plain", PLAIN), *runs("preload", FAST)], {"read": "this kernel does not count"})
     assert "read" not in found.cells[0].figures
     assert '"read": null' in found.model_dump_json(indent=1)
-    assert "read: this kernel does not count" in show.notes(found)
-    (row, _) = show.resources(found).rows
-    assert row[show.resources(found).columns.index("read")] == "none"
+    assert "read: this kernel does not count" in tables.notes(found)
+    (row, _) = tables.resources(found).rows
+    assert row[tables.resources(found).columns.index("read")] == "none"
 
 
 def test_the_median_run_is_one_that_was() -> None:
@@ -96,10 +102,14 @@ def test_a_gate_that_is_missed_has_a_code_of_its_own() -> None:
 
 
 def test_the_gate_compares_the_last_arm_with_the_first_in_every_state() -> None:
-    slow_when_cold = result([
-        *runs("plain", PLAIN), *runs("preload", FAST),
-        *runs("plain", PLAIN, "cold"), *runs("preload", PLAIN, "cold"),
-    ])  # fmt: skip
+    slow_when_cold = result(
+        [
+            *runs("plain", PLAIN),
+            *runs("preload", FAST),
+            *runs("plain", PLAIN, "cold"),
+            *runs("preload", PLAIN, "cold"),
+        ]
+    )
     assert check(slow_when_cold, 0.95) == []
     assert check(slow_when_cold, 1.2) == ["the gate cannot be decided"]
     assert check(result([*runs("plain", PLAIN), *runs("preload", FAST)]), 1.2) == []

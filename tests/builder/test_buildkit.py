@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from warmimage import buildkit
-from warmimage.buildkit import Builder
+from warmimage.docker_api import buildkit
+from warmimage.docker_api.buildkit import Builder
 from warmimage.errors import EnvironmentLacks, WarmimageError
 
 WITH_BUILDX = '[ "$1" = buildx ]'
@@ -84,9 +84,22 @@ def test_the_build_command_carries_network_tags_and_secrets_and_ends_with_the_co
         Builder(("docker", "build")), Path("c"), ["a:1", "b:1"], ["id=s,env=S"], "none", Path("iid")
     )
     assert words == [
-        "docker", "build", "--progress", "plain", "--network", "none", "--iidfile", "iid",
-        "--tag", "a:1", "--tag", "b:1", "--secret", "id=s,env=S", "c",
-    ]  # fmt: skip
+        "docker",
+        "build",
+        "--progress",
+        "plain",
+        "--network",
+        "none",
+        "--iidfile",
+        "iid",
+        "--tag",
+        "a:1",
+        "--tag",
+        "b:1",
+        "--secret",
+        "id=s,env=S",
+        "c",
+    ]
 
 
 WRITE_ID = 'while [ $# -gt 0 ]; do if [ "$1" = --iidfile ]; then echo "sha256:abc" >"$2"; fi; shift; done'
@@ -101,14 +114,20 @@ def test_the_id_is_returned_and_the_builders_variables_are_set(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("output", "what", "got"),
     [
-        ("#5 write /x: no space left on device", "no disk space left on the Docker engine",
-         "#5 write /x: no space left on device"),
+        (
+            "#5 write /x: no space left on device",
+            "no disk space left on the Docker engine",
+            "#5 write /x: no space left on device",
+        ),
         ("#9 1.2 warmimage: error: module torch: no CUDA", "module torch: no CUDA", ""),
-        ("#3 building\nERROR: failed to solve: exit code 1\ngoodbye", "the build failed",
-         "ERROR: failed to solve: exit code 1"),
+        (
+            "#3 building\nERROR: failed to solve: exit code 1\ngoodbye",
+            "the build failed",
+            "ERROR: failed to solve: exit code 1",
+        ),
         ("", "the build failed", ""),
     ],
-)  # fmt: skip
+)
 def test_a_failed_build_is_named_by_its_most_telling_line(output: str, what: str, got: str, tmp_path: Path) -> None:
     path = command(tmp_path / "a", f"cat <<'EOF'\n{output}\nEOF\nexit 1")
     with pytest.raises(WarmimageError) as caught:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import typer
-from warmimage import __version__, cli, configfile, schema
+from warmimage import __version__, cli
 from warmimage.cli import options
-from warmimage.config import Config
-from warmimage.descriptions import DESCRIPTIONS
+from warmimage.config import load, schema
+from warmimage.config.descriptions import DESCRIPTIONS
+from warmimage.config.model import Config
 
 from tests.support.images import COMMAND, warmimage
 
@@ -44,7 +45,7 @@ HEAVY = {
     "rich",
     "ruamel.yaml",
     "safetensors",
-    "warmimage.config",
+    "warmimage.config.model",
     "warmimage.plan",
 }
 
@@ -133,11 +134,11 @@ def test_the_file_that_init_writes_is_the_defaults_as_written_and_with_every_key
     text = schema.config_file_text()
     expected = Config(model="./model")
     path.write_text(text, encoding="utf-8")
-    assert configfile.load(path, {}, {}) == expected
+    assert load.load(path, {}, {}) == expected
     uncommented, count = re.subn(r"^# ([a-z_]+:(?: .*)?)$", r"\1", text, flags=re.MULTILINE)
     path.write_text(uncommented, encoding="utf-8")
-    assert configfile.load(path, {}, {}) == expected
-    assert set(configfile.read(path).values) == set(Config.model_fields)
+    assert load.load(path, {}, {}) == expected
+    assert set(load.read(path).values) == set(Config.model_fields)
     assert count == len(Config.model_fields) - 1
     for description in DESCRIPTIONS.values():
         assert f"# {description}\n" in text
@@ -214,7 +215,7 @@ def test_an_internal_error_is_one_message_with_code_1(
     def fail(*_: Any) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(configfile, "load", fail)
+    monkeypatch.setattr(load, "load", fail)
     monkeypatch.setattr(sys, "argv", ["warmimage", "build"])
     with pytest.raises(SystemExit) as end:
         cli.main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
-from warmimage.config import Config, parse_size
+from warmimage.config.model import Config, parse_size
 
 
 @pytest.mark.parametrize(

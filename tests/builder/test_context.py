@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from warmimage import context, planner
-from warmimage.config import Config
+from warmimage.build import context, planner
+from warmimage.config.model import Config
 from warmimage.errors import ConfigError, WarmimageError
 from warmimage.plan import CachesPlan, Plan
 
@@ -183,9 +183,19 @@ def test_the_imports_say_all_that_closure_and_snapshot_depend_on(baked: tuple[Pl
     context.write(plan, inputs, Path("out"))
     written = json.loads(Path("out/imports.json").read_text(encoding="utf-8"))
     assert set(written) == {
-        "required_modules", "native_libraries", "import_environment", "modules", "later", "preload",
-        "accelerator", "command", "python", "user", "environment", "baseline",
-    }  # fmt: skip
+        "required_modules",
+        "native_libraries",
+        "import_environment",
+        "modules",
+        "later",
+        "preload",
+        "accelerator",
+        "command",
+        "python",
+        "user",
+        "environment",
+        "baseline",
+    }
     assert written["command"] == ["transformers", "serve"]
     assert (written["python"], written["user"], written["baseline"]) == (plan.python, plan.user, "x86-64-v3")
     assert written["accelerator"] == plan.accelerator

@@ -39,8 +39,8 @@ def test_every_module_of_the_builder_imports_without_an_engine() -> None:
 
 def test_the_distribution_is_typed_and_holds_its_templates_and_its_entrypoint() -> None:
     assert (files("warmimage") / "py.typed").is_file()
-    assert (files("warmimage.templates") / "Dockerfile.j2").is_file()
-    assert (files("warmimage.templates") / "warmimage.yaml.j2").is_file()
+    assert (files("warmimage.templates.image") / "Dockerfile.j2").is_file()
+    assert (files("warmimage.templates.image") / "warmimage.yaml.j2").is_file()
     assert (files("warmimage.entrypoint") / "__main__.py").is_file()
 
 
@@ -56,4 +56,4 @@ def test_no_folder_of_the_repository_becomes_a_top_level_module_of_the_distribut
 
 
 def test_the_entrypoint_is_found_under_the_distributions_name() -> None:
-    assert find_spec("warmimage.entrypoint.supervisor")
+    assert find_spec("warmimage.entrypoint.supervision.supervisor")

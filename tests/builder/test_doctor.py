@@ -12,9 +12,9 @@ import pytest
 import warmimage.doctor
 from warmimage.doctor import finding, report, table
 from warmimage.doctor.checks import CHECKS
-from warmimage.doctor.examination import Check, Facts, examine
 from warmimage.doctor.finding import Finding, Seen
-from warmimage.doctor.subject import Subject
+from warmimage.doctor.probe import Check, Facts, examine
+from warmimage.doctor.target import Subject
 
 from tests.docs.readme import ROOT
 from tests.support.images import warmimage as command
@@ -25,7 +25,7 @@ def items(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the checks of these tests a place in the table."""
     item = table.Item("kernel", "planted", {"good": ("ok", ""), "bad": ("missing", "replace {part}")})
     monkeypatch.setattr(table, "ITEMS", {**table.ITEMS, "one": item, "two": item, "three": item})
-    monkeypatch.setattr("warmimage.doctor.examination.ITEMS", table.ITEMS)
+    monkeypatch.setattr("warmimage.doctor.probe.ITEMS", table.ITEMS)
 
 
 def good(_subject: Subject, _facts: Facts) -> Seen:

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from warmimage.config import Config
-from warmimage.doctor import containers, disk, engine, gpu, kernel, memory, snapshot
+from warmimage.config.model import Config
+from warmimage.doctor import containers, disk, docker_daemon, gpu, kernel, memory, snapshot
 from warmimage.doctor.checks import CHECKS
 from warmimage.doctor.containers import Examined
-from warmimage.doctor.examination import Check, examine
-from warmimage.doctor.subject import Subject
+from warmimage.doctor.probe import Check, examine
+from warmimage.doctor.target import Subject
 
 from tests.builder import facts
 from tests.support.images import warmimage
@@ -72,15 +72,19 @@ def test_no_driver_matters_only_to_an_image_for_gpus(tmp_path: Path, accelerator
         ((535, 54, 3), {"CUDA_VERSION": "12.9.1"}, {}, "minor"),
         ((525, 60, 12), {"CUDA_VERSION": "12.9.1"}, {}, "old"),
         ((535, 54, 3), {"CUDA_VERSION": "12.9.1", "NVIDIA_REQUIRE_CUDA": "cuda>=12.9 brand=x"}, {}, "refused"),
-        ((535, 1), {"CUDA_VERSION": "12.9", "NVIDIA_REQUIRE_CUDA": "cuda>=12.9", "NVIDIA_DISABLE_REQUIRE": "1"}, {},
-         "minor"),
+        (
+            (535, 1),
+            {"CUDA_VERSION": "12.9", "NVIDIA_REQUIRE_CUDA": "cuda>=12.9", "NVIDIA_DISABLE_REQUIRE": "1"},
+            {},
+            "minor",
+        ),
         ((535, 54, 3), {"NVIDIA_REQUIRE_CUDA": "cuda>=13.0"}, {}, "old"),
         ((575, 57, 8), {}, {"torch": "13.0"}, "old"),
         ((575, 57, 8), {}, {"torch": "13.0", "compatibility": True}, "forward"),
         ((450, 80, 2), {"CUDA_VERSION": "11.8.0"}, {}, "minor"),
         ((580, 1), {}, {}, "unknown"),
     ],
-)  # fmt: skip
+)
 def test_the_driver_must_run_the_images_cuda(
     driver: tuple[int, ...], environment: dict[str, str], inside: dict[str, Any], outcome: str
 ) -> None:
@@ -109,14 +113,14 @@ def test_an_image_for_cpus_wants_no_cuda() -> None:
 )
 def test_storage_drivers_differ_in_what_they_share(driver: str, outcome: str) -> None:
     info = {"Driver": driver, "DriverStatus": [["Backing Filesystem", "extfs"]], "DockerRootDir": "/d"}
-    seen = engine.storage(Subject(), {"engine": info})
+    seen = docker_daemon.storage(Subject(), {"engine": info})
     assert (seen.outcome, seen.found) == (outcome, f"{driver} on extfs, at /d")
 
 
 def test_an_engine_that_is_too_old_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with old_engine(tmp_path / "old.sock") as address:
         monkeypatch.setenv("DOCKER_HOST", address)
-        (found,) = examine([Check("engine", engine.engine)], Subject())
+        (found,) = examine([Check("engine", docker_daemon.engine)], Subject())
     assert found.status == "missing"
     assert found.found == "the Docker engine is too old: version 18.09.9, API 1.39"
     assert found.fix == "update Docker"
@@ -127,7 +131,7 @@ def test_an_engine_that_never_answers_is_missing(tmp_path: Path, monkeypatch: py
         listening.bind(str(tmp_path / "deaf.sock"))
         listening.listen()
         monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/deaf.sock")
-        (found,) = examine([Check("engine", engine.engine, seconds=0.5)], Subject())
+        (found,) = examine([Check("engine", docker_daemon.engine, seconds=0.5)], Subject())
     assert (found.status, found.found) == ("missing", "no answer within its time")
 
 
@@ -143,7 +147,7 @@ def test_without_an_engine_only_the_engine_is_missing(tmp_path: Path, monkeypatc
 
 def test_no_docker_command_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    (found,) = examine([Check("buildkit", engine.builder)], Subject())
+    (found,) = examine([Check("buildkit", docker_daemon.builder)], Subject())
     assert (found.status, found.expected) == ("missing", "docker with the buildx plugin")
 
 

@@ -11,12 +11,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from warmimage.config import Config
+from warmimage.config.model import Config
 from warmimage.doctor import network
 from warmimage.doctor.containers import Examined
-from warmimage.doctor.examination import Check, examine
 from warmimage.doctor.finding import Seen
-from warmimage.doctor.subject import Subject
+from warmimage.doctor.probe import Check, examine
+from warmimage.doctor.target import Subject
 
 from tests.builder import facts
 from tests.support.images import warmimage

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from warmimage import engines, planner
-from warmimage.config import Config
+from warmimage import engines
+from warmimage.build import planner
+from warmimage.config.model import Config
 from warmimage.errors import ConfigError
 
 from tests.builder import facts

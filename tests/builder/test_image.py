@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import pytest
 from docker.models.images import Image
-from warmimage import docker_engine, image
-from warmimage.config import Config
+from warmimage.config.model import Config
+from warmimage.docker_api import daemon
 from warmimage.errors import ConfigError
+from warmimage.image import read
 
 from tests.builder import facts
 
@@ -23,7 +24,7 @@ BUILDKIT = [
     ("COPY caches/ /opt/warmimage/caches/ # buildkit", 70),
     ("ENV A=b PATH=/opt/engine/bin", 0),
     ("RUN /bin/sh -c { grep -q : /etc/passwd || echo warmimage; } && mkdir -p /run/warmimage # buildkit", 2),
-    ("RUN /bin/sh -c home=$(mktemp -d) && python /opt/warmimage/entrypoint/record.py # buildkit", 7),
+    ("RUN /bin/sh -c home=$(mktemp -d) && python /opt/warmimage/entrypoint record-closure # buildkit", 7),
     ("COPY imports.json /opt/warmimage/imports.json # buildkit", 1),
     ("RUN /bin/sh -c /opt/engine/bin/python -m compileall -q /opt/warmimage/entrypoint # buildkit", 50),
     ("COPY entrypoint/ /opt/warmimage/entrypoint/ # buildkit", 100),
@@ -45,7 +46,7 @@ CLASSIC = [
     ("/bin/sh -c #(nop) COPY dir:2f in /opt/warmimage/caches/ ", 70),
     ("/bin/sh -c #(nop)  ENV A=b PATH=/opt/engine/bin", 0),
     ("/bin/sh -c { grep -q : /etc/passwd || echo warmimage; } && mkdir -p /run/warmimage", 2),
-    ("/bin/sh -c home=$(mktemp -d) && python /opt/warmimage/entrypoint/record.py", 7),
+    ("/bin/sh -c home=$(mktemp -d) && python /opt/warmimage/entrypoint record-closure /opt/warmimage/imports.json", 7),
     ("/bin/sh -c #(nop) COPY file:3f in /opt/warmimage/imports.json ", 1),
     ("/bin/sh -c /opt/engine/bin/python -m compileall -q /opt/warmimage/entrypoint", 50),
     ("/bin/sh -c #(nop) COPY dir:4f in /opt/warmimage/entrypoint/ ", 100),
@@ -71,7 +72,7 @@ def history(*entries: tuple[str, int]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("own", [BUILDKIT, CLASSIC], ids=["buildkit", "classic"])
 def test_sizes_go_to_the_purpose_of_their_instruction_and_older_layers_to_the_base(own: list[tuple[str, int]]) -> None:
-    assert image.sizes_by_purpose(history(*own, *BASE)) == {
+    assert read.sizes_by_purpose(history(*own, *BASE)) == {
         "base": 120_000,
         "steps": 900,
         "wheels": 6_000,
@@ -87,7 +88,7 @@ def test_sizes_go_to_the_purpose_of_their_instruction_and_older_layers_to_the_ba
 
 def test_an_image_derived_from_one_of_ours_counts_the_older_one_as_its_base() -> None:
     again = [entry for entry in BUILDKIT if "/opt/engine/ " not in entry[0]]
-    sizes = image.sizes_by_purpose(history(*again, *BUILDKIT, *BASE))
+    sizes = read.sizes_by_purpose(history(*again, *BUILDKIT, *BASE))
     assert sizes["base"] == sum(size for _, size in [*BUILDKIT, *BASE])
     assert sizes["wheels"] == 0
     assert sizes["weights"] == 10_000
@@ -99,12 +100,12 @@ def labelled(**labels: str) -> Image:
 
 def test_the_plan_comes_back_from_the_label() -> None:
     plan = facts.plan_of(Config(model="./tiny-llama"))
-    assert image.plan_of(labelled(dev_warmimage_plan=plan.model_dump_json()), "x:1") == plan
+    assert read.plan_of(labelled(dev_warmimage_plan=plan.model_dump_json()), "x:1") == plan
 
 
 def test_an_image_of_others_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
-        image.plan_of(labelled(), "x:1")
+        read.plan_of(labelled(), "x:1")
     assert str(caught.value) == ("error: not an image built by warmimage\n  at x:1\n  fix: warmimage build --model DIR")
 
 
@@ -112,7 +113,7 @@ def test_a_plan_of_another_version_is_refused_by_that_version() -> None:
     text = facts.plan_of(Config(model="./tiny-llama")).model_dump_json()
     text = text.replace('"schema_version":1', '"schema_version":2')
     with pytest.raises(ConfigError) as caught:
-        image.plan_of(labelled(dev_warmimage_plan=text, dev_warmimage_version="9.0"), "x:1")
+        read.plan_of(labelled(dev_warmimage_plan=text, dev_warmimage_version="9.0"), "x:1")
     assert str(caught.value) == (
         "error: the image's plan is of another version\n  at x:1\n"
         "  got warmimage 9.0: Input should be 1\n  fix: build the image again"
@@ -131,13 +132,13 @@ def test_a_plan_of_another_version_is_refused_by_that_version() -> None:
     ],
 )
 def test_a_repository_is_its_reference_without_tag_and_digest(reference: str, expected: str) -> None:
-    assert docker_engine.repository(reference) == expected
+    assert daemon.repository(reference) == expected
 
 
 def test_an_images_digest_is_that_of_the_repository_it_was_asked_for_by() -> None:
     digests = ["other/python@sha256:1", "python@sha256:2"]
     found = cast(Image, SimpleNamespace(attrs={"RepoDigests": digests}))
-    assert docker_engine.digest_of(found, "python:3.12") == "sha256:2"
-    assert docker_engine.digest_of(found, "docker.io/library/python:3.12") == "sha256:2"
-    assert docker_engine.digest_of(found, "other/python") == "sha256:1"
-    assert docker_engine.digest_of(found, "nowhere:1") is None
+    assert daemon.digest_of(found, "python:3.12") == "sha256:2"
+    assert daemon.digest_of(found, "docker.io/library/python:3.12") == "sha256:2"
+    assert daemon.digest_of(found, "other/python") == "sha256:1"
+    assert daemon.digest_of(found, "nowhere:1") is None

@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import OfflineModeIsEnabled
-from warmimage import model
-from warmimage.config import Config
-from warmimage.entrypoint import fetch
+from warmimage import entrypoint
+from warmimage.config.model import Config
+from warmimage.entrypoint.model import download as hub_download
 from warmimage.errors import ConfigError, WarmimageError
+from warmimage.inputs import model
 
 from tests.builder import facts
 from tests.support.hub import COMMIT, hub
@@ -265,7 +266,7 @@ def test_a_model_to_bake_is_downloaded_late_and_without_what_no_engine_reads(
     ],
 )
 def test_other_formats_are_unused_only_beside_safetensors(names: list[str], expected: list[str]) -> None:
-    assert fetch.unused(names) == expected
+    assert hub_download.unused(names) == expected
 
 
 def test_a_local_model_to_bake_is_as_large_as_all_of_its_files(tiny: Path) -> None:
@@ -280,8 +281,15 @@ def test_a_download_at_start_leaves_out_the_same_files(tiny: Path, tmp_path: Pat
     volume = tmp_path / "volume"
     with hub("owner/name", tiny) as endpoint:
         environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")}
-        command = [sys.executable, fetch.__file__, "owner/name", COMMIT, str(volume)]
+        command = [
+            sys.executable,
+            str(Path(entrypoint.__file__).with_name("__main__.py")),
+            "download",
+            "owner/name",
+            COMMIT,
+            str(volume),
+        ]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert model.files(volume) == used
-    assert fetch.complete(str(volume), COMMIT)
+    assert hub_download.complete(str(volume), COMMIT)

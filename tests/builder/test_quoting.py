@@ -12,22 +12,75 @@ import docker
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from warmimage import buildkit, quoting
+from warmimage.docker_api import buildkit
 from warmimage.errors import ConfigError
+from warmimage.rendering import quoting
 
 #: Any line of text, with what shells and Dockerfiles treat as special far more often than chance would have it.
 LINES = st.lists(
     st.sampled_from([*"\\\"'$`#{}<>|&;*?~! \t", "\\\\", "$VAR", "${V}", "<<EOF"]) | st.characters(codec="utf-8"),
     max_size=20,
-).map(lambda parts: re.sub(r"[\n\r\0]", "", "".join(parts)))  # fmt: skip
+).map(lambda parts: re.sub(r"[\n\r\0]", "", "".join(parts)))
 
 NASTY = [
-    "", " ", "  two  spaces  ", "\ttab\t", "plain", "a b", "'", '"', "''", '""', "it's", 'say "hi"', "\\", "\\\\",
-    "ends in a backslash\\", "ends in two\\\\", "\\n", "\\$", '\\"', "\\'", "$VAR", "${VAR}", "${VAR:-x}", "$$",
-    "$(id)", "`id`", "$", "#", "# comment", "a # b", "#!/bin/sh", "<<EOF", "cat <<EOF", "<<-'EOF'", "=", "a=b", "=b",
-    "[", '["x"]', "{{ x }}", "{% raw %}", "%s", "*", "~", "!", "&&", "a;b", "naïve", "日本語", "🚀", "\u200b",
-    "\u2028", "\x85", "\x0b\x0c", "\x01", "\x7f", "x" * 5000,
-]  # fmt: skip
+    "",
+    " ",
+    "  two  spaces  ",
+    "\ttab\t",
+    "plain",
+    "a b",
+    "'",
+    '"',
+    "''",
+    '""',
+    "it's",
+    'say "hi"',
+    "\\",
+    "\\\\",
+    "ends in a backslash\\",
+    "ends in two\\\\",
+    "\\n",
+    "\\$",
+    '\\"',
+    "\\'",
+    "$VAR",
+    "${VAR}",
+    "${VAR:-x}",
+    "$$",
+    "$(id)",
+    "`id`",
+    "$",
+    "#",
+    "# comment",
+    "a # b",
+    "#!/bin/sh",
+    "<<EOF",
+    "cat <<EOF",
+    "<<-'EOF'",
+    "=",
+    "a=b",
+    "=b",
+    "[",
+    '["x"]',
+    "{{ x }}",
+    "{% raw %}",
+    "%s",
+    "*",
+    "~",
+    "!",
+    "&&",
+    "a;b",
+    "naïve",
+    "日本語",
+    "🚀",
+    "\u200b",
+    "\u2028",
+    "\x85",
+    "\x0b\x0c",
+    "\x01",
+    "\x7f",
+    "x" * 5000,
+]
 
 
 def unquoted_by_docker(text: str) -> str:

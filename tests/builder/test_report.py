@@ -32,20 +32,38 @@ EVENTS = [
     event("process.started", 100.3, child=1, parent=0, name="python", began=99.8),
     event("process.started", 100.3, child=7, parent=1, name="python", began=100.2),
     event("process.started", 100.3, child=8, parent=1, name="python", began=100.25),
-    event("usage", 100.5, cpu_seconds=0.5, memory_bytes=10, read_bytes=1000,
-          processes=[[7, 0.1, 4, 900], [8, 0.2, 6, 100]]),
+    event(
+        "usage",
+        100.5,
+        cpu_seconds=0.5,
+        memory_bytes=10,
+        read_bytes=1000,
+        processes=[[7, 0.1, 4, 900], [8, 0.2, 6, 100]],
+    ),
     event("prefetch.ended", 101.0, 7, "prefetch", target="weights", seconds=0.6, files=2, failures=[]),
-    event("usage", 101.0, cpu_seconds=1.5, memory_bytes=30, read_bytes=3000,
-          processes=[[7, 0.2, 4, 900], [8, 0.95, 26, 100]]),
+    event(
+        "usage",
+        101.0,
+        cpu_seconds=1.5,
+        memory_bytes=30,
+        read_bytes=3000,
+        processes=[[7, 0.2, 4, 900], [8, 0.95, 26, 100]],
+    ),
     event("process.ended", 101.2, child=7, cpu_seconds=0.2, read_bytes=900),
     event("process.started", 101.2, child=9, parent=8, name="python", began=101.1),
     event("process.renamed", 101.5, child=9, name="worker"),
-    event("imports", 102.0, 8, "engine", thread="MainThread",
-          modules=[["a.b", 100.6, 0.2, 0.2, 1], ["a", 100.5, 0.5, 0.3, 0]]),
+    event(
+        "imports",
+        102.0,
+        8,
+        "engine",
+        thread="MainThread",
+        modules=[["a.b", 100.6, 0.2, 0.2, 1], ["a", 100.5, 0.5, 0.3, 0]],
+    ),
     event("engine.listening", 104.0),
     event("ready", 105.0, tier="plain", seconds=5.0, engine_seconds=4.75),
     event("signal", 500.0, name="SIGTERM"),
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -82,8 +100,11 @@ def test_zero_means_the_same_in_all_starts_of_a_page() -> None:
 def test_lanes_have_names_times_and_what_they_did(view: View) -> None:
     lanes = {lane.pid: lane for lane in view.lanes()}
     assert [(lane.pid, lane.name) for lane in view.lanes()] == [
-        (1, "supervisor"), (7, "prefetch"), (8, "engine"), (9, "worker"),
-    ]  # fmt: skip
+        (1, "supervisor"),
+        (7, "prefetch"),
+        (8, "engine"),
+        (9, "worker"),
+    ]
     assert (lanes[7].began, lanes[7].left) == (pytest.approx(1.2), True)
     assert lanes[7].ended == pytest.approx(2.2)
     assert (lanes[8].ended, lanes[8].left) == (6.0, False)
@@ -100,8 +121,11 @@ def test_load_is_the_processor_time_between_two_looks(view: View) -> None:
 
 def test_figures_are_those_of_all_processes(view: View) -> None:
     assert view.figures() == [
-        ("CPU time", "1.5 s"), ("read from storage", "3.0 kB"), ("peak memory", "30 B"), ("processes", "4"),
-    ]  # fmt: skip
+        ("CPU time", "1.5 s"),
+        ("read from storage", "3.0 kB"),
+        ("peak memory", "30 B"),
+        ("processes", "4"),
+    ]
     assert View(Start("old", [EVENTS[0], EVENTS[-2]])).figures() == []
 
 
@@ -113,8 +137,9 @@ def test_decisions_say_what_and_why(view: View) -> None:
 def test_imports_are_sorted_by_their_begin(view: View) -> None:
     (imports,) = view.imports()
     assert [(module.name, round(module.began, 6), module.depth) for module in imports.modules] == [
-        ("a", 1.5, 0), ("a.b", 1.6, 1),
-    ]  # fmt: skip
+        ("a", 1.5, 0),
+        ("a.b", 1.6, 1),
+    ]
 
 
 def test_start_that_never_became_ready_is_drawn_to_its_last_event() -> None:

@@ -42,7 +42,7 @@ def test_shapes_have_a_contrast_of_3(pair: tuple[str, str], number: int) -> None
 
 
 def test_every_colour_that_is_used_exists_and_is_checked() -> None:
-    page = (files("warmimage.templates") / "report.css").read_text(encoding="utf-8")
+    page = (files("warmimage.templates.report") / "report.css").read_text(encoding="utf-8")
     used = set(re.findall(r"var\(--([a-z0-9-]+)\)", page + theme.chart_style()))
     assert used <= set(theme.COLOURS)
     checked = {name for pair in (*theme.TEXT_PAIRS, *theme.SHAPE_PAIRS) for name in pair}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from warmimage import schema
-from warmimage.config import Config
-from warmimage.descriptions import DESCRIPTIONS
+from warmimage.config import schema
+from warmimage.config.descriptions import DESCRIPTIONS
+from warmimage.config.model import Config
 
 KEPT = Path(__file__).parents[2] / "docs" / schema.FILE_NAME
 

@@ -10,24 +10,36 @@ from typing import Any
 
 import docker
 import pytest
-from warmimage import containers, host, inspection, planner, recording, render, snapshot_facts
-from warmimage.config import Config
-from warmimage.containers import Options
+from warmimage.build import planner, record_closure, snapshot_facts
+from warmimage.build.snapshot_facts import Captured
+from warmimage.config.model import Config
+from warmimage.docker_api import container_options
+from warmimage.docker_api.container_options import Options
 from warmimage.entrypoint.tiers.snapshot.manifest import cpu_features
 from warmimage.errors import EnvironmentLacks, WarmimageError
-from warmimage.host import Declined
-from warmimage.image import ImageReport
+from warmimage.image import host_compat, show
+from warmimage.image.host_compat import Declined
+from warmimage.image.read import ImageReport
 from warmimage.plan import CachesPlan, ClosurePlan, Plan
-from warmimage.snapshot_facts import Captured
+from warmimage.rendering import dockerfile
 
 from tests.builder import facts, rules
 
 MANIFEST = {
-    "schema": 3, "engine": {"name": "transformers", "version": "5"}, "machine": "x86_64", "cpu_features": ["sse2"],
-    "baseline": "x86-64-v3", "kernel": "6.1.0-13-amd64", "python": "/opt/engine/bin/python", "closure": "ab" * 32,
-    "native": "cd" * 32, "modules": 3571, "bytes": 310_000_000, "files": [["/usr/lib/x.so", 1, 2]],
+    "schema": 3,
+    "engine": {"name": "transformers", "version": "5"},
+    "machine": "x86_64",
+    "cpu_features": ["sse2"],
+    "baseline": "x86-64-v3",
+    "kernel": "6.1.0-13-amd64",
+    "python": "/opt/engine/bin/python",
+    "closure": "ab" * 32,
+    "native": "cd" * 32,
+    "modules": 3571,
+    "bytes": 310_000_000,
+    "files": [["/usr/lib/x.so", 1, 2]],
     "environment": {"reads": {"TZ": None, "HF_HOME": "/private"}},
-}  # fmt: skip
+}
 
 HERE = {"KernelVersion": os.uname().release}
 
@@ -80,7 +92,7 @@ def test_a_snapshot_is_taken_out_of_a_plan_and_put_back() -> None:
 
 
 def test_a_snapshot_is_added_to_an_image_by_one_step_and_nothing_else_changes() -> None:
-    text = render.snapshot_dockerfile(plan_of(), "warmimage-build:1", caches=False, names=["PATH", "A B"])
+    text = dockerfile.snapshot_dockerfile(plan_of(), "warmimage-build:1", caches=False, names=["PATH", "A B"])
     instructions = rules.instructions(text)
     assert [name for name, _ in instructions] == ["FROM", "USER", "RUN", "COPY", "LABEL", "USER"]
     assert instructions[1][1] == "0"
@@ -95,7 +107,7 @@ def test_the_compile_caches_of_the_source_are_not_copied_again() -> None:
     caches = CachesPlan(files=1, bytes=1, driver="", gpus=())
     plan = plan_of().model_copy(update={"caches": caches})
     for added in (True, False):
-        text = render.snapshot_dockerfile(plan, "x:1", caches=added, names=())
+        text = dockerfile.snapshot_dockerfile(plan, "x:1", caches=added, names=())
         assert ("COPY caches/ /opt/warmimage/caches/" in text.splitlines()) is added
 
 
@@ -113,12 +125,12 @@ def test_a_damaged_manifest_is_an_error(text: str) -> None:
 
 def test_a_processor_is_compared_where_it_can_be_seen() -> None:
     lacks = captured(cpu_features=["avx9000", "sse2"])
-    assert host.snapshot_mismatch(HERE, captured(), ["sse2", "avx2"]) == ""
-    assert host.snapshot_mismatch(HERE, lacks, ["sse2"]) == "this CPU lacks avx9000"
-    assert host.snapshot_mismatch({"KernelVersion": "elsewhere"}, lacks, ["sse2"]) == ""
+    assert host_compat.snapshot_mismatch(HERE, captured(), ["sse2", "avx2"]) == ""
+    assert host_compat.snapshot_mismatch(HERE, lacks, ["sse2"]) == "this CPU lacks avx9000"
+    assert host_compat.snapshot_mismatch({"KernelVersion": "elsewhere"}, lacks, ["sse2"]) == ""
     many = captured(cpu_features=[f"f{index}" for index in range(7)])
-    assert host.snapshot_mismatch(HERE, many, []) == "this CPU lacks f0, f1, f2, f3, f4 and others"
-    assert host.snapshot_mismatch(HERE, captured(cpu_features=list(cpu_features())), cpu_features()) == ""
+    assert host_compat.snapshot_mismatch(HERE, many, []) == "this CPU lacks f0, f1, f2, f3, f4 and others"
+    assert host_compat.snapshot_mismatch(HERE, captured(cpu_features=list(cpu_features())), cpu_features()) == ""
 
 
 class Daemon:
@@ -138,8 +150,8 @@ class Daemon:
 )
 def test_what_this_host_would_decline(found: Captured | None, absent: str, declined: list[Declined]) -> None:
     client: Any = Daemon()
-    assert host.declined(client, plan_of(), found, absent) == declined
-    assert host.declined(client, plan_of(snapshot="off"), None, "the image was built with snapshot: off") == []
+    assert host_compat.declined(client, plan_of(), found, absent) == declined
+    assert host_compat.declined(client, plan_of(snapshot="off"), None, "the image was built with snapshot: off") == []
 
 
 def report(found: Captured | None, absent: str) -> ImageReport:
@@ -147,28 +159,28 @@ def report(found: Captured | None, absent: str) -> ImageReport:
 
 
 def test_inspect_shows_the_snapshot_or_the_reason() -> None:
-    page = inspection.as_text(report(captured(), ""), [])
+    page = show.as_text(report(captured(), ""), [])
     assert "snapshot      310.0 MB, 3571 modules, captured on kernel 6.1.0-13-amd64 (x86_64 for x86-64-v3)\n" in page
-    assert "snapshot      none: a thread is left\n" in inspection.as_text(report(None, "a thread is left"), [])
+    assert "snapshot      none: a thread is left\n" in show.as_text(report(None, "a thread is left"), [])
 
 
 def test_inspect_gives_the_variables_by_name_and_no_value() -> None:
-    text = inspection.to_json(report(captured(), ""), [])
+    text = show.to_json(report(captured(), ""), [])
     data = json.loads(text)
     assert data["snapshot"]["variables"] == ["HF_HOME", "TZ"]
     assert data["snapshot"]["baseline"] == "x86-64-v3"
     assert "/private" not in text
-    absent = json.loads(inspection.to_json(report(None, "a thread is left"), []))
+    absent = json.loads(show.to_json(report(None, "a thread is left"), []))
     assert (absent["snapshot"], absent["snapshot_absent"]) == (None, "a thread is left")
 
 
 @pytest.mark.parametrize("start", ["auto", "snapshot", "zygote"])
 def test_a_container_gets_no_capability(start: str) -> None:
     options = Options(environment={"WARMIMAGE_START": start, "WARMIMAGE_SNAPSHOT_DIR": "/node"})
-    words = containers.create_arguments(containers.needs_of(plan_of(), ()), options, {})
+    words = container_options.create_arguments(container_options.needs_of(plan_of(), ()), options, {})
     assert words["cap_drop"] == ["ALL"]
     assert not [name for name in words if name in ("cap_add", "security_opt", "privileged")]
-    root = containers.create_arguments(containers.needs_of(plan_of(user=0), ()), options, {})
+    root = container_options.create_arguments(container_options.needs_of(plan_of(user=0), ()), options, {})
     assert root["cap_drop"] == []
     assert "cap_add" not in root
 
@@ -176,9 +188,9 @@ def test_a_container_gets_no_capability(start: str) -> None:
 def keep(plan: Plan, *, closure: bool = True, caches: bool) -> None:
     """Leave what an earlier build would have recorded of a plan."""
     if closure:
-        recording._keep_closure(plan, ClosurePlan(modules=("torch",), recorded=True))
+        record_closure._keep_closure(plan, ClosurePlan(modules=("torch",), recorded=True))
     if caches:
-        directory = recording._caches_directory(plan)
+        directory = record_closure._caches_directory(plan)
         directory.mkdir(parents=True)
         accelerator = {"driver": "", "gpus": []}
         manifest = {"schema": 1, "engine": {}, "accelerator": accelerator, "files": 2, "bytes": 3}
@@ -193,37 +205,39 @@ def with_caches() -> Plan:
 
 def test_a_recording_is_found_again_without_a_start() -> None:
     plan = with_caches()
-    assert recording.cached(plan, Path("model")) is None
+    assert record_closure.cached(plan, Path("model")) is None
     keep(plan, caches=True)
-    found = recording.cached(plan, Path("model"))
+    found = record_closure.cached(plan, Path("model"))
     assert found
     assert found.closure.modules == ("torch",)
     assert found.caches == CachesPlan(files=2, bytes=3, driver="", gpus=())
     assert found.directory
     assert (found.directory / "manifest.json").is_file()
-    assert recording.cached(planner.with_snapshot(plan, None), Path("model")) == found, "the snapshot decides nothing"
+    assert record_closure.cached(planner.with_snapshot(plan, None), Path("model")) == found, (
+        "the snapshot decides nothing"
+    )
 
 
 def test_a_recording_without_compile_caches_is_kept_only_where_none_can_be_had() -> None:
     plan = with_caches()
     keep(plan, caches=False)
-    assert recording.cached(plan, Path("model")) is None, "a start that failed is tried again"
-    assert recording.cached(plan, None), "the model is not here"
+    assert record_closure.cached(plan, Path("model")) is None, "a start that failed is tried again"
+    assert record_closure.cached(plan, None), "the model is not here"
     keep(plan_of(), caches=False)
-    assert recording.cached(plan_of(), Path("model")), "the engine keeps none"
+    assert record_closure.cached(plan_of(), Path("model")), "the engine keeps none"
 
 
 def test_compile_caches_of_another_model_are_not_taken() -> None:
     plan = with_caches()
     keep(plan, caches=True)
     other = plan.model_copy(update={"model": plan.model.model_copy(update={"revision": "1" * 40})})
-    found = recording.cached(other, None)
+    found = record_closure.cached(other, None)
     assert found
     assert found.caches is None
 
 
 def test_a_collection_that_fails_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    with recording.without_caches():
+    with record_closure.without_caches():
         raise WarmimageError("no compile cache was collected", got="error: the engine has left\nno compile cache")
     assert capfd.readouterr().err == (
         "no compile caches in this image: no compile cache was collected: error: the engine has left no compile cache\n"

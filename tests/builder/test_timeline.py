@@ -20,14 +20,23 @@ def seconds(found: list[timeline.Phase]) -> dict[str, float]:
 
 def test_phases_add_up_to_the_time_from_created_to_ready() -> None:
     events = [
-        STARTED, event("prefetch.started", 100.1), event("tier.started", 100.25), event("engine.entered", 101.0),
-        event("engine.listening", 106.0), event("prefetch.ended", 107.0), event("ready", 110.0),
+        STARTED,
+        event("prefetch.started", 100.1),
+        event("tier.started", 100.25),
+        event("engine.entered", 101.0),
+        event("engine.listening", 106.0),
+        event("prefetch.ended", 107.0),
+        event("ready", 110.0),
         event("engine.ended", 500.0),
-    ]  # fmt: skip
+    ]
     found = timeline.phases(events, created=1000.0)
     assert list(seconds(found).items()) == [
-        ("container", 0.5), ("checks", 0.25), ("interpreter", 0.75), ("loading", 5.0), ("health", 4.0),
-    ]  # fmt: skip
+        ("container", 0.5),
+        ("checks", 0.25),
+        ("interpreter", 0.75),
+        ("loading", 5.0),
+        ("health", 4.0),
+    ]
     assert sum(phase.seconds for phase in found) == pytest.approx((110.0 - 100.0) + (1000.5 - 1000.0))
 
 
@@ -43,10 +52,15 @@ def test_tier_plain_has_no_phase_that_its_engine_does_not_mark() -> None:
 
 def test_a_failed_tiers_phases_are_not_counted_as_those_of_the_one_that_came_up() -> None:
     events = [
-        STARTED, event("tier.started", 100.25, tier="preload"), event("engine.entered", 101.0),
-        event("engine.listening", 102.0), event("tier.failed", 120.0, tier="preload"),
-        event("tier.started", 120.5, tier="plain"), event("engine.listening", 126.0), event("ready", 130.0),
-    ]  # fmt: skip
+        STARTED,
+        event("tier.started", 100.25, tier="preload"),
+        event("engine.entered", 101.0),
+        event("engine.listening", 102.0),
+        event("tier.failed", 120.0, tier="preload"),
+        event("tier.started", 120.5, tier="plain"),
+        event("engine.listening", 126.0),
+        event("ready", 130.0),
+    ]
     found = timeline.phases(events, created=1000.0)
     assert seconds(found) == {"container": 0.5, "checks": 20.5, "loading": 5.5, "health": 4.0}
     assert sum(phase.seconds for phase in found) == pytest.approx(30.5)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from warmimage.config import Config
-from warmimage.lock import Lock, Wheel
-from warmimage.warmer import dockerfile
+from warmimage.build.warmer_image import dockerfile
+from warmimage.config.model import Config
+from warmimage.inputs.lock import Lock, Wheel
 
 from .facts import base_of
 from .rules import EVERY_BUILDER, of, violations
@@ -15,9 +15,12 @@ from .rules import EVERY_BUILDER, of, violations
 BASE = base_of(Config(model="m", method="compose"))
 
 LOCK = Lock(
-    requirements=("fastapi", "pip"), accelerator="cpu", python="3.12", platform="manylinux_2_36_x86_64",
+    requirements=("fastapi", "pip"),
+    accelerator="cpu",
+    python="3.12",
+    platform="manylinux_2_36_x86_64",
     wheels=(Wheel(name="pip", version="26.3", file="pip-26.3-py3-none-any.whl", size=1, sha256="0" * 64),),
-)  # fmt: skip
+)
 
 
 def test_it_keeps_the_rules_of_every_dockerfile() -> None:

@@ -9,9 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from warmimage import lock, wheels
 from warmimage.errors import ConfigError, WarmimageError
-from warmimage.wheels import Target
+from warmimage.inputs import lock, wheels
+from warmimage.inputs.wheels import Target
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TARGET = Target(PYTHON, "2.36", "x86_64", "cpu")
@@ -54,12 +54,15 @@ def names(found: wheels.Wheelset) -> list[str]:
 @pytest.mark.parametrize(
     ("glibc", "machine", "expected"),
     [
-        ("2.18", "x86_64", ["manylinux_2_18_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64",
-                            "manylinux_2_16_x86_64"]),
+        (
+            "2.18",
+            "x86_64",
+            ["manylinux_2_18_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_16_x86_64"],
+        ),
         ("2.6", "x86_64", ["manylinux_2_6_x86_64", "manylinux_2_5_x86_64", "manylinux1_x86_64", "linux_x86_64"]),
         ("2.17", "aarch64", ["manylinux_2_17_aarch64", "manylinux2014_aarch64", "manylinux_2_16_aarch64"]),
     ],
-)  # fmt: skip
+)
 def test_platforms_are_the_newest_first_each_legacy_name_after_its_own(
     glibc: str, machine: str, expected: list[str]
 ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import docker
 import pytest
-from warmimage.bench import cold
+from warmimage.bench import page_cache
 from warmimage.bench.result import Result, load
 from warmimage.errors import EnvironmentLacks
 
@@ -59,14 +59,29 @@ def bench(folder: Path, image: str, model: Path, *words: str, code: int = 0) -> 
 def test_every_figure_of_every_run_is_there(images: tuple[str, str], tiny_model: Path, tmp_path: Path) -> None:
     ours, foreign = images
     found = bench(
-        tmp_path, ours, tiny_model, "--arms", "plain,plain+STUB_SECONDS=0.6", "--against", foreign, "-n", "2",
-        "--state", "warm", "--report", str(tmp_path / "report.html"),
-    )  # fmt: skip
+        tmp_path,
+        ours,
+        tiny_model,
+        "--arms",
+        "plain,plain+STUB_SECONDS=0.6",
+        "--against",
+        foreign,
+        "-n",
+        "2",
+        "--state",
+        "warm",
+        "--report",
+        str(tmp_path / "report.html"),
+    )
     assert [arm.name for arm in found.arms] == ["plain", "plain+STUB_SECONDS=0.6", foreign]
     assert [(run.round, run.arm) for run in found.runs] == [
-        (1, "plain"), (1, "plain+STUB_SECONDS=0.6"), (1, foreign),
-        (2, "plain+STUB_SECONDS=0.6"), (2, foreign), (2, "plain"),
-    ]  # fmt: skip
+        (1, "plain"),
+        (1, "plain+STUB_SECONDS=0.6"),
+        (1, foreign),
+        (2, "plain+STUB_SECONDS=0.6"),
+        (2, foreign),
+        (2, "plain"),
+    ]
     assert found.faults == ()
     for run in found.runs:
         assert run.completion == "hello from the stub "
@@ -114,9 +129,17 @@ def test_a_planted_slowdown_is_found_and_ends_with_the_gates_code(
     images: tuple[str, str], tiny_model: Path, tmp_path: Path
 ) -> None:
     found = bench(
-        tmp_path, images[0], tiny_model, "--arms", "plain,plain+STUB_SECONDS=1.5", "--state", "warm", "--gate", "0.9",
+        tmp_path,
+        images[0],
+        tiny_model,
+        "--arms",
+        "plain,plain+STUB_SECONDS=1.5",
+        "--state",
+        "warm",
+        "--gate",
+        "0.9",
         code=5,
-    )  # fmt: skip
+    )
     (entry,) = (entry for entry in found.comparisons if entry.figure == "first_token")
     assert entry.high is not None
     assert entry.high < 0.9
@@ -178,7 +201,7 @@ def test_cold_is_cold(images: tuple[str, str], tiny_model: Path, tmp_path: Path)
         if run.state == "cold":
             assert run.cold is not None
             assert run.cold.files > 100
-            assert run.cold.share <= cold.LIMIT
+            assert run.cold.share <= page_cache.LIMIT
     reads = {state: found.cell(state, "plain").figures["machine_read"].median for state in found.states}
     assert reads["cold"] > reads["warm"] + 1_000_000
 
@@ -197,9 +220,18 @@ def test_a_start_is_not_called_cold_while_another_container_holds_the_image(
     try:
         time.sleep(1)
         done = warmimage(
-            "bench", "warmimage-test/stub-held:1", "--model-dir", str(tiny_model), "--arms", "plain,plain", "--state",
-            "cold", "-n", "1", code=4,
-        )  # fmt: skip
+            "bench",
+            "warmimage-test/stub-held:1",
+            "--model-dir",
+            str(tiny_model),
+            "--arms",
+            "plain,plain",
+            "--state",
+            "cold",
+            "-n",
+            "1",
+            code=4,
+        )
     finally:
         holder.remove(force=True)
         client.images.remove(str(image.id), force=True)
@@ -213,14 +245,14 @@ def test_where_no_start_can_be_cold_it_is_said_before_anything_runs(
     image = client.images.get(images[0])
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(EnvironmentLacks) as caught:
-        cold.check(client, [image])
+        page_cache.check(client, [image])
     assert caught.value.problems[0].got == "user id 1000"
     monkeypatch.undo()
     if os.geteuid() == 0:
-        cold.check(client, [image])
+        page_cache.check(client, [image])
         image.attrs["GraphDriver"] = {"Name": "overlayfs", "Data": None}
         with pytest.raises(EnvironmentLacks, match="layers"):
-            cold.check(client, [image])
+            page_cache.check(client, [image])
 
 
 def test_a_tier_that_does_not_come_up_is_said_loudly_and_misses_the_gate(
@@ -239,9 +271,19 @@ def test_a_tier_that_does_not_come_up_is_said_loudly_and_misses_the_gate(
 
 def test_completions_that_differ_miss_the_gate(images: tuple[str, str], tiny_model: Path, tmp_path: Path) -> None:
     found = bench(
-        tmp_path, images[0], tiny_model, "--arms", "plain,plain+STUB_TEXT=goodbye", "-n", "1", "--state", "warm",
-        "--gate", "0.01", code=5,
-    )  # fmt: skip
+        tmp_path,
+        images[0],
+        tiny_model,
+        "--arms",
+        "plain,plain+STUB_TEXT=goodbye",
+        "-n",
+        "1",
+        "--state",
+        "warm",
+        "--gate",
+        "0.01",
+        code=5,
+    )
     assert found.faults == (
         "the completion of plain+STUB_TEXT=goodbye differs from that of plain: 'goodbye ', not 'hello from the stub '",
     )
@@ -297,9 +339,18 @@ def test_an_image_of_others_is_no_subject(images: tuple[str, str], tiny_model: P
 
 def test_a_server_that_ends_is_reported_with_its_log(images: tuple[str, str], tiny_model: Path) -> None:
     done = warmimage(
-        "bench", images[0], "--model-dir", str(tiny_model), "--arms", "plain,plain", "--state", "warm",
-        "-e", "STUB_SECONDS=x", code=1,
-    )  # fmt: skip
+        "bench",
+        images[0],
+        "--model-dir",
+        str(tiny_model),
+        "--arms",
+        "plain,plain",
+        "--state",
+        "warm",
+        "-e",
+        "STUB_SECONDS=x",
+        code=1,
+    )
     assert "error: the server ended before it was ready: plain" in done.stderr
     assert "could not convert string to float" in done.stderr
 
@@ -307,9 +358,24 @@ def test_a_server_that_ends_is_reported_with_its_log(images: tuple[str, str], ti
 def test_secrets_are_not_in_the_result(images: tuple[str, str], tiny_model: Path, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     done = warmimage(
-        "bench", images[0], "--model-dir", str(tiny_model), "--arms", "plain,plain", "--state", "warm", "-n", "1",
-        "-e", "HF_TOKEN=hush-1", "--json", str(file), "--", "--api-key", "hush-2",
-    )  # fmt: skip
+        "bench",
+        images[0],
+        "--model-dir",
+        str(tiny_model),
+        "--arms",
+        "plain,plain",
+        "--state",
+        "warm",
+        "-n",
+        "1",
+        "-e",
+        "HF_TOKEN=hush-1",
+        "--json",
+        str(file),
+        "--",
+        "--api-key",
+        "hush-2",
+    )
     assert "hush" not in file.read_text(encoding="utf-8") + done.stdout + done.stderr
     assert str(tiny_model) not in file.read_text(encoding="utf-8")
     assert json.loads(file.read_text(encoding="utf-8"))["arms"][0]["arguments"] == ["--api-key", "***"]

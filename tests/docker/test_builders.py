@@ -19,8 +19,8 @@ from pathlib import Path
 import docker
 import pytest
 from docker.errors import APIError
-from warmimage.buildkit import find_builder
-from warmimage.image import inspect
+from warmimage.docker_api.buildkit import find_builder
+from warmimage.image.read import inspect
 
 from tests.support.images import warmimage
 

@@ -18,9 +18,9 @@ from typing import Any
 import docker
 import pytest
 from warmimage.doctor.checks import CHECKS
-from warmimage.doctor.examination import examine
 from warmimage.doctor.finding import Finding
-from warmimage.doctor.subject import Subject
+from warmimage.doctor.probe import examine
+from warmimage.doctor.target import Subject
 
 from tests.support.images import COMMAND, warmimage
 from tests.support.servers import small_engine
@@ -167,12 +167,13 @@ def test_an_image_without_the_tier(
         ({"manifest.json": None}, "missing", "no /opt/warmimage/snapshot/manifest.json"),
         ({"manifest.json": ("{", 0o644)}, "missing", "its manifest cannot be read: JSONDecodeError"),
         (
-            {"manifest.json": None, "declined": ("a thread is running\n", 0o644)}, "warning",
+            {"manifest.json": None, "declined": ("a thread is running\n", 0o644)},
+            "warning",
             "none: a thread is running",
         ),
     ],
     ids=["absent", "damaged", "declined"],
-)  # fmt: skip
+)
 def test_a_snapshot_that_is_not_whole(
     well: dict[str, Finding],
     client: docker.DockerClient,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import docker
 import pytest
-from warmimage.buildkit import find_builder
+from warmimage.docker_api.buildkit import find_builder
 
 from tests.support.images import warmimage
 

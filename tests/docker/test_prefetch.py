@@ -22,9 +22,10 @@ from tests.support.slow_volume import MB, TAKEN_BACK, Volume, mounted
 from tests.support.tiny_model import make_tiny_model
 
 pytestmark = [
-    pytest.mark.docker, pytest.mark.timeout(3600),
+    pytest.mark.docker,
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(os.geteuid() != 0, reason="file systems are mounted by root alone"),
-]  # fmt: skip
+]
 
 RATE = 200 * MB
 DELAY = 0.001
@@ -120,9 +121,7 @@ def test_the_containers_memory_limit_bounds_prefetch(
     with (folder / "model.safetensors").open("wb") as file:
         file.truncate(1 << 30)
     drop(folder / "model.safetensors")
-    with container(
-        client, transformers_image, ["prefetch"], folder, mem_limit="512m", memswap_limit="512m"
-    ) as made:  # fmt: skip
+    with container(client, transformers_image, ["prefetch"], folder, mem_limit="512m", memswap_limit="512m") as made:
         assert wait_ended(made) == 1
         made.reload()
         assert not made.attrs["State"]["OOMKilled"]
@@ -255,10 +254,20 @@ def processes(running: Container) -> list[str]:
 def test_prefetch_alone_reads_a_cold_disk_as_fast_as_cat_and_vmtouch(large_model: Path) -> None:
     """The whole command, its interpreter's start included; the rounds take turns, and the medians are compared."""
     done = subprocess.run(
-        [str(Path(COMMAND).parent / "python"), "-m", "tests.stress.read_methods", str(large_model), "--rounds", "15",
-         "--bars"],
-        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+        [
+            str(Path(COMMAND).parent / "python"),
+            "-m",
+            "tests.stress.read_methods",
+            str(large_model),
+            "--rounds",
+            "15",
+            "--bars",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
     print(done.stdout)
     rates = {row.split(" | ")[0].strip("| "): float(row.split(" | ")[1]) for row in done.stdout.splitlines()[2:]}
     assert rates["warmimage prefetch"] >= max(rates["cat"], rates["vmtouch -t"])

@@ -29,9 +29,17 @@ def test_no_layer_history_or_label_holds_a_secret(
         encoding="utf-8",
     )
     done = warmimage(
-        "build", "--file", str(tmp_path / "warmimage.yaml"), "--tag", tag, "--secret", f"id=token,src={tmp_path}/token",
-        "--secret", "id=other,env=OTHER_TOKEN", OTHER_TOKEN=other,
-    )  # fmt: skip
+        "build",
+        "--file",
+        str(tmp_path / "warmimage.yaml"),
+        "--tag",
+        tag,
+        "--secret",
+        f"id=token,src={tmp_path}/token",
+        "--secret",
+        "id=other,env=OTHER_TOKEN",
+        OTHER_TOKEN=other,
+    )
     image = client.images.get(tag)
     assert client.containers.run(tag, ["/length"], entrypoint="cat", remove=True).strip() == b"96"
     for secret in (token, other):

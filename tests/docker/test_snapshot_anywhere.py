@@ -14,7 +14,8 @@ import docker
 import pytest
 import yaml
 from docker.models.containers import Container
-from warmimage import image, values
+from warmimage.helm import values
+from warmimage.image import read
 
 from tests.helm.cases import find, parse
 from tests.helm.generate import CHART
@@ -185,13 +186,18 @@ def restricted(pod: dict[str, Any]) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("user", [1000, 54321])
 def test_the_charts_pod(
-    client: docker.DockerClient, transformers_image: str, tiny_model: Path, store: Podman, plain: str, tmp_path: Path,
+    client: docker.DockerClient,
+    transformers_image: str,
+    tiny_model: Path,
+    store: Podman,
+    plain: str,
+    tmp_path: Path,
     user: int,
-) -> None:  # fmt: skip
+) -> None:
     """As the chart renders it for a build, with the fields of Pod Security level *restricted*."""
     repository, _, tag = name_in(store, transformers_image).rpartition(":")
     built = tmp_path / "built.yaml"
-    built.write_text(values.text(values.inspect(client, image.inspect(client, transformers_image), "", 1 << 20)))
+    built.write_text(values.text(values.inspect(client, read.inspect(client, transformers_image), "", 1 << 20)))
     host_path = {"type": "hostPath", "hostPath": {"path": str(tiny_model)}}
     own = {"image": {"repository": repository, "tag": tag}, "weights": {"volume": host_path}}
     mine = tmp_path / "mine.yaml"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import docker
 import pytest
-from warmimage import image
+from warmimage.image import read
 from warmimage.plan import Plan
 
 from tests.support.images import container, warmimage
@@ -41,7 +41,7 @@ def remove(client: docker.DockerClient) -> Iterator[list[str]]:
 
 
 def test_the_image_says_what_it_holds(client: docker.DockerClient, transformers_image: str) -> None:
-    report = image.inspect(client, transformers_image)
+    report = read.inspect(client, transformers_image)
     made = report.snapshot
     assert made
     assert report.plan.tiers[0] == "snapshot"
@@ -64,7 +64,7 @@ def test_the_files_are_roots_and_everybodys_to_read(client: docker.DockerClient,
     assert {entry.mode & 0o777 for entry in found.values() if entry.isfile()} == {0o644}
     assert found["snapshot"].mode & 0o777 == 0o755
     plan = Plan.model_validate_json(member(client, transformers_image, "/opt/warmimage/plan.json"))
-    assert plan == image.plan_of(client.images.get(transformers_image), transformers_image)
+    assert plan == read.plan_of(client.images.get(transformers_image), transformers_image)
 
 
 def test_an_image_built_again_is_not_captured_again(
@@ -74,9 +74,7 @@ def test_an_image_built_again_is_not_captured_again(
     remove += [f"{IMAGE}:1", f"{IMAGE}:2"]
     build(tmp_path, tiny_model, f"{IMAGE}:1")
     build(tmp_path, tiny_model, f"{IMAGE}:2", "args: ['--port', '8001']")
-    first, second = (
-        member(client, name, f"{DIRECTORY}/manifest.json") for name in (f"{IMAGE}:1", f"{IMAGE}:2")
-    )  # fmt: skip
+    first, second = (member(client, name, f"{DIRECTORY}/manifest.json") for name in (f"{IMAGE}:1", f"{IMAGE}:2"))
     assert first == second == member(client, transformers_image, f"{DIRECTORY}/manifest.json")
     assert client.images.get(f"{IMAGE}:1").id != client.images.get(f"{IMAGE}:2").id
 
@@ -92,7 +90,7 @@ def test_a_snapshot_is_added_to_an_image_without_one(
     off, added = f"{IMAGE}-off:1", f"{IMAGE}-added:1"
     remove += [added, off]
     build(tmp_path, tiny_model, off, "snapshot: off")
-    report = image.inspect(client, off)
+    report = read.inspect(client, off)
     assert (report.plan.snapshot, report.snapshot) == (None, None)
     assert "snapshot" not in report.plan.tiers
     served = start(client, off, tiny_model, **NOTHING_GRANTED)
@@ -101,7 +99,7 @@ def test_a_snapshot_is_added_to_an_image_without_one(
     done = warmimage("snapshot", off, "--tag", added)
     assert [name for name in started(client, began) if name in (off, added)] == []
     assert done.stdout.strip() == client.images.get(added).id
-    report = image.inspect(client, added)
+    report = read.inspect(client, added)
     assert report.plan.tiers[0] == "snapshot"
     assert report.snapshot
     before, after = (client.images.get(name).attrs for name in (off, added))

@@ -72,8 +72,9 @@ def changed(client: docker.DockerClient, image: str, change: str) -> Iterator[st
     """Yield an image that is derived from another by a script, and run as the other is."""
     python = client.images.get(image).attrs["Config"]["Entrypoint"][0]
     script = SCRIPT.format(memory=MEMORY, directory=DIRECTORY, change=change)
-    with derived(client, image, ["COPY change.py /tmp/change.py", f"RUN {python} /tmp/change.py"],
-                 {"change.py": script.encode()}) as made:  # fmt: skip
+    with derived(
+        client, image, ["COPY change.py /tmp/change.py", f"RUN {python} /tmp/change.py"], {"change.py": script.encode()}
+    ) as made:
         yield made
 
 
@@ -181,10 +182,14 @@ def test_a_replaced_module(client: docker.DockerClient, transformers_image: str,
 NO_MEMORY_MAP = {
     "defaultAction": "SCMP_ACT_ALLOW",
     "syscalls": [
-        {"names": ["prctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1,
-         "args": [{"index": 0, "value": 35, "op": "SCMP_CMP_EQ"}]},
+        {
+            "names": ["prctl"],
+            "action": "SCMP_ACT_ERRNO",
+            "errnoRet": 1,
+            "args": [{"index": 0, "value": 35, "op": "SCMP_CMP_EQ"}],
+        },
     ],
-}  # fmt: skip
+}
 
 
 def test_a_kernel_without_pr_set_mm(
@@ -235,8 +240,9 @@ def test_a_directory_of_the_node_that_is_mounted_noexec(
         client.containers.run(transformers_image, ["capture", "/node", "--require"], **words)
         # Docker mounts what is to be read-only once more, and then without noexec.
         volumes = {
-            str(node): {"bind": "/node", "mode": "rw"}, str(tiny_model): {"bind": "/model", "mode": "ro"},
-        }  # fmt: skip
+            str(node): {"bind": "/node", "mode": "rw"},
+            str(tiny_model): {"bind": "/model", "mode": "ro"},
+        }
         words = {**NOTHING_GRANTED, "volumes": volumes, "environment": {"WARMIMAGE_SNAPSHOT_DIR": "/node"}}
         with container(client, transformers_image, **words) as running:
             found = serve(running)

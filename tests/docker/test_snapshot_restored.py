@@ -16,7 +16,7 @@ import docker
 import pytest
 from docker.models.containers import Container
 from warmimage import timeline
-from warmimage.image import plan_of
+from warmimage.image.read import plan_of
 
 from tests.support.images import (
     MESSAGES,
@@ -27,7 +27,7 @@ from tests.support.images import (
     wait_for_event,
     wait_ready,
     warmimage,
-)  # fmt: skip
+)
 from tests.support.processes import Process, called, look, send
 from tests.support.snapshots import DIRECTORY, MODEL, NOTHING_GRANTED, derived, member, serve, wait_for_line
 
@@ -37,10 +37,17 @@ TIERS = ("plain", "snapshot")
 
 #: What a container is started with in each tier: what the engine must take over, of any kind.
 WORDS: dict[str, Any] = {
-    "environment": {"PROBE": "ä=b", "EMPTY": ""}, "working_dir": "/tmp", "hostname": "here", "shm_size": "1g",
+    "environment": {"PROBE": "ä=b", "EMPTY": ""},
+    "working_dir": "/tmp",
+    "hostname": "here",
+    "shm_size": "1g",
     "ulimits": [docker.types.Ulimit(name="nofile", soft=777, hard=888), docker.types.Ulimit(name="core", soft=0)],
-    "user": "54321:0", "group_add": ["1234"], "cpuset_cpus": "0", "oom_score_adj": 77, "ipc_mode": "private",
-}  # fmt: skip
+    "user": "54321:0",
+    "group_add": ["1234"],
+    "cpuset_cpus": "0",
+    "oom_score_adj": 77,
+    "ipc_mode": "private",
+}
 
 #: Shows what the kernel says of a process of the container, as its own user may read it.
 KERNEL = """
@@ -316,8 +323,9 @@ def test_a_snapshot_captured_on_the_node(
     assert b"warmimage: captured" in said
     assert {file.stat().st_uid for file in tmp_path.iterdir()} == {0}
     volumes = {
-        str(tmp_path): {"bind": "/node", "mode": "ro"}, str(tiny_model): {"bind": "/model", "mode": "ro"},
-    }  # fmt: skip
+        str(tmp_path): {"bind": "/node", "mode": "ro"},
+        str(tiny_model): {"bind": "/model", "mode": "ro"},
+    }
     environment = {"WARMIMAGE_SNAPSHOT_DIR": "/node"}
     with container(client, without, volumes=volumes, environment=environment, **NOTHING_GRANTED) as running:
         assert serve(running).tier == "snapshot"

@@ -43,9 +43,17 @@ def test_no_token_of_a_build(
     proxy = f"http://user:{tokens['proxy']}@127.0.0.1:9"
     (configuration / "config.json").write_text(json.dumps({"proxies": {"default": {"httpProxy": proxy}}}))
     warmimage(
-        "build", "--file", str(tmp_path / "warmimage.yaml"), "--tag", TAG, "--secret", f"id=token,src={tmp_path}/token",
-        PLANTED_TOKEN=tokens["environment"], HF_TOKEN=tokens["hub"], DOCKER_CONFIG=str(configuration),
-    )  # fmt: skip
+        "build",
+        "--file",
+        str(tmp_path / "warmimage.yaml"),
+        "--tag",
+        TAG,
+        "--secret",
+        f"id=token,src={tmp_path}/token",
+        PLANTED_TOKEN=tokens["environment"],
+        HF_TOKEN=tokens["hub"],
+        DOCKER_CONFIG=str(configuration),
+    )
     lengths = client.containers.run(TAG, ["/opt/length"], entrypoint="cat", remove=True).split()
     assert lengths == [b"48", str(len(proxy) + 1).encode()], "the build's steps had the secret and the proxy"
     archive = tmp_path / "snapshot.tar"
@@ -68,9 +76,12 @@ def test_no_token_of_a_node(client: docker.DockerClient, transformers_image: str
     tokens = {name: secrets.token_hex(24) for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "http_proxy")}
     named = secrets.token_hex(24)
     words: dict[str, Any] = {
-        "user": "0", "network_mode": "none", "remove": True, "environment": {**tokens, "NAMED": named},
+        "user": "0",
+        "network_mode": "none",
+        "remove": True,
+        "environment": {**tokens, "NAMED": named},
         "volumes": {str(tmp_path): {"bind": "/node", "mode": "rw"}},
-    }  # fmt: skip
+    }
     client.containers.run(transformers_image, ["capture", "/node", "--require", "NAMED"], **words)
     files = list(tmp_path.iterdir())
     assert {file.name for file in files} == {"memory", "manifest.json", "checks.json"}

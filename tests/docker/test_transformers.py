@@ -84,9 +84,12 @@ def test_runs_as_any_user_without_capabilities_on_a_read_only_root(
     client: docker.DockerClient, transformers_image: str, tiny_model: Path
 ) -> None:
     hardened = {
-        "user": "12345:0", "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"], "read_only": True,
+        "user": "12345:0",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "read_only": True,
         "tmpfs": {"/tmp": "", "/run/warmimage": "mode=1777"},
-    }  # fmt: skip
+    }
     with container(client, transformers_image, model=tiny_model, **hardened) as made:
         assert completion(wait_ready(made), MODEL)
         assert made.exec_run(["cat", "/run/warmimage/timeline.jsonl"]).exit_code == 0

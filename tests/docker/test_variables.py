@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import docker
 import pytest
 from warmimage import timeline
-from warmimage.image import plan_of
+from warmimage.image.read import plan_of
 
 from tests.support import late_variables
 from tests.support.images import completion, container, wait_for_event, wait_ready
@@ -27,25 +27,54 @@ TIER = "zygote"
 
 #: Variables that do not disturb each other, with values that differ from the image's own.
 FIRST = {
-    "TZ": "Asia/Tokyo", "LANG": "xx_XX.UTF-8", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1",
-    "HF_HOME": "/tmp/hub", "HF_ENDPOINT": "http://127.0.0.1:9", "TMPDIR": "/var/tmp", "USER": "someone",
-    "TRANSFORMERS_VERBOSITY": "debug", "NO_COLOR": "1", "LOG_LEVEL": "debug", "VLLM_LOGGING_LEVEL": "DEBUG",
-    "VLLM_NO_USAGE_STATS": "1", "VLLM_CACHE_ROOT": "/tmp/cache", "VLLM_CONFIG_ROOT": "/tmp/config",
-    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "CUDA_LAUNCH_BLOCKING": "1", "HOSTNAME": "other",
-}  # fmt: skip
+    "TZ": "Asia/Tokyo",
+    "LANG": "xx_XX.UTF-8",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "HF_HOME": "/tmp/hub",
+    "HF_ENDPOINT": "http://127.0.0.1:9",
+    "TMPDIR": "/var/tmp",
+    "USER": "someone",
+    "TRANSFORMERS_VERBOSITY": "debug",
+    "NO_COLOR": "1",
+    "LOG_LEVEL": "debug",
+    "VLLM_LOGGING_LEVEL": "DEBUG",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CACHE_ROOT": "/tmp/cache",
+    "VLLM_CONFIG_ROOT": "/tmp/config",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+    "CUDA_LAUNCH_BLOCKING": "1",
+    "HOSTNAME": "other",
+}
 SECOND = {
-    "HOME": "/tmp/home", "XDG_CACHE_HOME": "/tmp/xdg", "XDG_CONFIG_HOME": "/tmp/config", "XDG_DATA_HOME": "/tmp/xdg",
-    "HF_HUB_CACHE": "/tmp/hub", "TRANSFORMERS_OFFLINE": "1", "TRANSFORMERS_CACHE": "/tmp/models", "LANGUAGE": "de",
-    "LC_TIME": "C.UTF-8", "LC_ALL": "C", "HF_HUB_VERBOSITY": "debug", "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1", "VLLM_DO_NOT_TRACK": "1", "LD_LIBRARY_PATH": "/usr/local/nvidia/lib64",
+    "HOME": "/tmp/home",
+    "XDG_CACHE_HOME": "/tmp/xdg",
+    "XDG_CONFIG_HOME": "/tmp/config",
+    "XDG_DATA_HOME": "/tmp/xdg",
+    "HF_HUB_CACHE": "/tmp/hub",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TRANSFORMERS_CACHE": "/tmp/models",
+    "LANGUAGE": "de",
+    "LC_TIME": "C.UTF-8",
+    "LC_ALL": "C",
+    "HF_HUB_VERBOSITY": "debug",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "LD_LIBRARY_PATH": "/usr/local/nvidia/lib64",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-}  # fmt: skip
+}
 
 #: Variables that decline, each by its name.
 DECLINING = {
-    "PYTHONHASHSEED": "7", "PYTHONPATH": "/tmp", "LD_PRELOAD": "/tmp/libother.so", "MALLOC_ARENA_MAX": "1",
-    "OMP_PROC_BIND": "true", "LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu", "TORCH_LOGS": "+dynamo",
-}  # fmt: skip
+    "PYTHONHASHSEED": "7",
+    "PYTHONPATH": "/tmp",
+    "LD_PRELOAD": "/tmp/libother.so",
+    "MALLOC_ARENA_MAX": "1",
+    "OMP_PROC_BIND": "true",
+    "LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu",
+    "TORCH_LOGS": "+dynamo",
+}
 
 #: What differs from tier plain, and why no server does so for it.
 KNOWN = {
@@ -76,10 +105,24 @@ def looked(image: str, python: str, variables: tuple[tuple[str, str], ...], late
     script = Path(late_variables.__file__)
     options = [word for name, value in variables for word in ("--env", f"{name}={value}")]
     command = [
-        "docker", "run", "--rm", "--hostname", "here", "--env", "PYTHONHASHSEED=0", *options,
-        "--volume", f"{script.parent}:/support:ro", "--entrypoint", python, image, "-W", "ignore",
-        f"/support/{script.name}", *(("late", late) if late else ("plain",)),
-    ]  # fmt: skip
+        "docker",
+        "run",
+        "--rm",
+        "--hostname",
+        "here",
+        "--env",
+        "PYTHONHASHSEED=0",
+        *options,
+        "--volume",
+        f"{script.parent}:/support:ro",
+        "--entrypoint",
+        python,
+        image,
+        "-W",
+        "ignore",
+        f"/support/{script.name}",
+        *(("late", late) if late else ("plain",)),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert rows, done.stderr[-3000:]

@@ -14,11 +14,11 @@ from typing import Any
 import docker
 import pytest
 from docker.models.containers import Container
-from warmimage import warmer
-from warmimage.bench import cold
-from warmimage.entrypoint.pagecache import resident_bytes
+from warmimage.bench import page_cache
+from warmimage.build import warmer_image
+from warmimage.entrypoint.pagecache.syscalls import resident_bytes
 from warmimage.errors import EnvironmentLacks
-from warmimage.image import plan_of
+from warmimage.image.read import plan_of
 
 from tests.entrypoint.harness import evict
 from tests.entrypoint.test_prefetch import undisturbed
@@ -173,9 +173,13 @@ def test_the_warmers_own_image_is_small_and_warms_weights(
     client: docker.DockerClient, python_base: str, tmp_path: Path, tiny_model: Path
 ) -> None:
     done = subprocess.run(
-        [COMMAND, "warmer", "--tag", WARMER, "--base-image", python_base], cwd=tmp_path, text=True,
-        capture_output=True, check=False, env={**os.environ, "NO_COLOR": "1"},
-    )  # fmt: skip
+        [COMMAND, "warmer", "--tag", WARMER, "--base-image", python_base],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     lock = json.loads((tmp_path / "warmimage-warmer.lock").read_text())
     assert {"fastapi", "uvicorn", "prometheus-client", "pip"} <= {wheel["name"] for wheel in lock["wheels"]}
@@ -194,9 +198,9 @@ def test_a_build_says_what_the_http_face_would_lack(
     client: docker.DockerClient, transformers_image: str, python_base: str
 ) -> None:
     plan = plan_of(client.images.get(transformers_image), transformers_image)
-    assert warmer.lacking(client, transformers_image, plan) == []
+    assert warmer_image.lacking(client, transformers_image, plan) == []
     bare = plan.model_copy(update={"python": "/usr/bin/python3"})
-    assert warmer.lacking(client, python_base, bare) == ["fastapi", "uvicorn", "prometheus_client"]
+    assert warmer_image.lacking(client, python_base, bare) == ["fastapi", "uvicorn", "prometheus_client"]
 
 
 @contextmanager
@@ -269,13 +273,13 @@ def test_a_server_after_the_sidecar_reads_nothing_from_the_disk(
         pytest.skip("this host captures no snapshot")
     folder = make_tiny_model(tmp_path / "tiny-qwen2", hidden=1024, layers=8)
     readable(folder)
-    places = [*cold.layers(image), str(folder)]
-    files = cold.Files.under(places)
+    places = [*page_cache.layers(image), str(folder)]
+    files = page_cache.Files.under(places)
 
     def served(prepare: bool) -> tuple[int, int, int, int]:
         """Return the bytes that the server's processes, the disks, and the sidecar before it have read, and lost."""
         try:
-            cold.drop(files)
+            page_cache.drop(files)
         except EnvironmentLacks as error:
             pytest.skip(f"other containers use these files: {error.problems[0].got}")
         read = lost = 0

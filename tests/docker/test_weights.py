@@ -28,9 +28,20 @@ def test_baked_weights_come_from_the_hub_at_one_commit(
     tag = "warmimage-test/baked:1"
     with hub(REPOSITORY, tiny_model) as endpoint:
         warmimage(
-            "build", "--model", REPOSITORY, "--weights", "bake", "--accelerator", "cpu",
-            "--base-image", transformers_image, "--tag", tag, HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path),
-        )  # fmt: skip
+            "build",
+            "--model",
+            REPOSITORY,
+            "--weights",
+            "bake",
+            "--accelerator",
+            "cpu",
+            "--base-image",
+            transformers_image,
+            "--tag",
+            tag,
+            HF_ENDPOINT=endpoint,
+            HF_HOME=str(tmp_path),
+        )
     report = json.loads(warmimage("inspect", tag, "--json").stdout)
     assert report["plan"]["model"]["revision"] == COMMIT
     weights = sum(path.stat().st_size for path in tiny_model.iterdir())
@@ -51,9 +62,20 @@ def test_downloaded_weights_are_kept_on_the_volume(
     words = {"volumes": {str(volume): {"bind": "/model", "mode": "rw"}}}
     with hub(REPOSITORY, tiny_model, gateway) as endpoint:
         warmimage(
-            "build", "--model", REPOSITORY, "--weights", "download", "--accelerator", "cpu",
-            "--base-image", transformers_image, "--tag", tag, HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path / "cache"),
-        )  # fmt: skip
+            "build",
+            "--model",
+            REPOSITORY,
+            "--weights",
+            "download",
+            "--accelerator",
+            "cpu",
+            "--base-image",
+            transformers_image,
+            "--tag",
+            tag,
+            HF_ENDPOINT=endpoint,
+            HF_HOME=str(tmp_path / "cache"),
+        )
         with container(client, tag, environment={"HF_ENDPOINT": endpoint}, **words) as made:
             first = completion(wait_ready(made), REPOSITORY)
     with container(client, tag, network_mode="none", ports={}, **words) as made:

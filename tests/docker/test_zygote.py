@@ -73,8 +73,9 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def starts(client: docker.DockerClient, vllm_image: str, tiny_model: Path, plugin: Path) -> dict[str, Start]:
     """One start in each tier."""
     volumes = {
-        str(tiny_model): {"bind": "/model", "mode": "ro"}, str(plugin): {"bind": "/plugin", "mode": "ro"},
-    }  # fmt: skip
+        str(tiny_model): {"bind": "/model", "mode": "ro"},
+        str(plugin): {"bind": "/plugin", "mode": "ro"},
+    }
     found = {}
     for tier in TIERS:
         # Without what a start has found out about the model's class, for which the engine asks one more process.
@@ -132,8 +133,10 @@ def test_every_python_process_of_the_engine_was_forked(starts: dict[str, Start])
     assert timeline.find(events, "zygote.passed") == []
     forked = timeline.find(events, "zygote.forked")
     assert [event["target"] for event in forked] == [
-        "vllm.model_executor.models.registry", "multiprocessing", "multiprocessing",
-    ]  # fmt: skip
+        "vllm.model_executor.models.registry",
+        "multiprocessing",
+        "multiprocessing",
+    ]
     assert [event["process"] for event in forked] == ["engine", "engine", "EngineCore"]
     assert [event["name"] for event in timeline.find(events, "child.entered")] == ["EngineCore", "VllmWorker-0"]
 

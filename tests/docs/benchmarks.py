@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from warmimage.bench import show
+from warmimage.bench import tables
 from warmimage.bench.result import Comparison, Result, State, load
 from warmimage.console import human_bytes
 
@@ -75,9 +75,9 @@ def _section(path: Path, result: Result) -> str:
         ("engine arguments", " ".join(f"`{word}`" for word in result.arms[0].arguments) or "none"),
     ]
     parts = [f"## {_title(result)}\n\n", _table(("what", "value"), facts), "\n"]
-    for grid in show.grids(result):
+    for grid in tables.grids(result):
         parts += [f"{grid.title}:\n\n", _table(grid.columns, grid.rows), "\n"]
-    notes = [f"- {note}\n" for note in show.notes(result)]
+    notes = [f"- {note}\n" for note in tables.notes(result)]
     return "".join([*parts, *notes, "\n" if notes else ""])
 
 

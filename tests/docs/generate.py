@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from warmimage.cli.options import _FLAGS
-from warmimage.config import Config
-from warmimage.schema import FILE_NAME, schema_text
+from warmimage.config.model import Config
+from warmimage.config.schema import FILE_NAME, schema_text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script, it has only its own folder there
 from tests.docs import benchmarks, variables

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warmimage import configfile, engines
-from warmimage.config import Config
+from warmimage import engines
+from warmimage.config import load as configfile
+from warmimage.config.model import Config
 
 from . import benchmarks, generate
 from .readme import README, ROOT, fenced_blocks, readme_commands
@@ -132,8 +133,10 @@ def test_every_event_is_documented() -> None:
     sources = (path.read_text(encoding="utf-8") for path in (ROOT / "entrypoint").rglob("*.py"))
     written = {
         name.replace("{name}", helper)
-        for source in sources for name in _EVENT.findall(source) for helper in ("check", "prefetch")
-    }  # fmt: skip
+        for source in sources
+        for name in _EVENT.findall(source)
+        for helper in ("check", "prefetch")
+    }
     tables = (ROOT / "docs" / "timeline.md").read_text(encoding="utf-8").partition("## Phases")[0]
     documented = set(re.findall(r"^\| `([a-z]+(?:\.[a-z]+)?)` \| .* \|$", tables, flags=re.MULTILINE))
     fields = {"t", "pid", "process", "event", "target", "files", "seconds", "rate", "reason", "failures"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from warmimage.entrypoint.variables import TABLE
+from warmimage.entrypoint.environment.variables import TABLE
 
 _PAGE = """\
 # Variables of a container

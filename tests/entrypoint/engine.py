@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-TIER = "preload" if any(word.endswith("launch.py") for word in sys.orig_argv) else "plain"
+TIER = "preload" if "launch" in sys.orig_argv else "plain"
 LISTENER = socket.socket()
 
 
@@ -142,7 +142,7 @@ def serve(answers):
 def health(script):
     """Run the health check beside what follows, and write its exit code."""
     if os.fork() == 0:
-        done = subprocess.run([sys.executable, "-I", "-S", script], stdout=subprocess.PIPE)
+        done = subprocess.run([sys.executable, "-I", "-S", script, "healthcheck"], stdout=subprocess.PIPE)
         out(f"health {done.returncode} {done.stdout.decode().strip()}")
         os._exit(0)
 
@@ -155,9 +155,24 @@ def join():
 WORDS = {
     function.__name__: function
     for function in (
-        mark, out, err, end, kill, count, trap, sleep, until, orphans, leave, alone, listen, serve, health, join,
+        mark,
+        out,
+        err,
+        end,
+        kill,
+        count,
+        trap,
+        sleep,
+        until,
+        orphans,
+        leave,
+        alone,
+        listen,
+        serve,
+        health,
+        join,
     )
-}  # fmt: skip
+}
 
 if __name__ == "__main__":
     if "--help" in sys.argv:

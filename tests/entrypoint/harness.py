@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import warmimage.entrypoint
-from warmimage.entrypoint.pagecache import resident_bytes
+from warmimage.entrypoint.pagecache.syscalls import resident_bytes
 
 SOURCE = Path(warmimage.entrypoint.__file__).parent
 
@@ -45,8 +45,10 @@ def interpreters() -> dict[str, str]:
     for candidate in candidates:
         asked = subprocess.run(
             [candidate, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if asked.returncode == 0:  # else a shim of a version manager for a version that is not active
             version, _, executable = asked.stdout.strip().partition(" ")
             found.setdefault(version, executable)
@@ -109,6 +111,7 @@ class Image:
         self.timeline = folder / "timeline.jsonl"
         self.marker = folder / "marker"
         self.entrypoint = self.root / "entrypoint"
+        self.main = str(self.entrypoint / "__main__.py")
         self.bin = self.root / "bin"
         shutil.copytree(entrypoint, self.entrypoint)
         self.bin.mkdir()
@@ -119,29 +122,60 @@ class Image:
         for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
             (self.model / name).write_bytes(b"weights")
         self.plan: dict[str, Any] = {
-            "schema_version": 1, "tool_version": "1.2.3", "method": "compose", "accelerator": "cpu",
+            "schema_version": 1,
+            "tool_version": "1.2.3",
+            "method": "compose",
+            "accelerator": "cpu",
             "engine": {
-                "name": "stub", "version": "1", "command": ["engine"], "args": [], "directory": str(folder),
-                "health_path": "/health", "port": free_port(), "port_flags": ["--port"],
-                "unprobed_flags": ["--ssl-keyfile"], "unchecked_flags": ["--load-format"],
-                "quick_flags": ["--help"], "modules": [], "required_modules": [],
-                "native_libraries": [], "import_environment": {}, "start_methods": [], "start_method_variable": "",
+                "name": "stub",
+                "version": "1",
+                "command": ["engine"],
+                "args": [],
+                "directory": str(folder),
+                "health_path": "/health",
+                "port": free_port(),
+                "port_flags": ["--port"],
+                "unprobed_flags": ["--ssl-keyfile"],
+                "unchecked_flags": ["--load-format"],
+                "quick_flags": ["--help"],
+                "modules": [],
+                "required_modules": [],
+                "native_libraries": [],
+                "import_environment": {},
+                "start_methods": [],
+                "start_method_variable": "",
                 "shared_memory": 0,
             },
             "closure": {"modules": []},
             "base": {
-                "reference": "python", "image": "python", "digest": None, "python": python, "python_version": "3.10",
+                "reference": "python",
+                "image": "python",
+                "digest": None,
+                "python": python,
+                "python_version": "3.10",
                 "machine": "x86_64",
             },
             "wheels": None,
             "model": {
-                "reference": "org/model", "name": "model", "revision": "abc", "architecture": None,
-                "path": str(self.model), "mounted": True, "link": None,
+                "reference": "org/model",
+                "name": "model",
+                "revision": "abc",
+                "architecture": None,
+                "path": str(self.model),
+                "mounted": True,
+                "link": None,
             },
-            "weights": "mount", "python": python, "tiers": ["preload", "plain"], "start": "auto", "user": 1000,
+            "weights": "mount",
+            "python": python,
+            "tiers": ["preload", "plain"],
+            "start": "auto",
+            "user": 1000,
             "folders": {"root": "/", "home": "/", "engine": "/"},
-            "environment": {}, "labels": {}, "run": [], "secrets": [],
-        }  # fmt: skip
+            "environment": {},
+            "labels": {},
+            "run": [],
+            "secrets": [],
+        }
         self.write_plan()
 
     def write_plan(self, **engine: object) -> None:
@@ -177,9 +211,12 @@ class Image:
         namespace = NAMESPACE if works(*NAMESPACE) else ()
         command = [*prefix, self.python, "-I", "-S", str(self.entrypoint), *arguments]
         with subprocess.Popen(
-            [*namespace, *command], env=env or self.environment(**variables), stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        ) as process:  # fmt: skip
+            [*namespace, *command],
+            env=env or self.environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        ) as process:
             try:
                 yield Running(process, _only_child(process.pid) if namespace else process.pid)
             finally:
@@ -228,11 +265,19 @@ class Image:
             imports: what ``imports.json`` has in another way.
         """
         found = {
-            "required_modules": [], "native_libraries": [], "import_environment": {}, "modules": [], "later": [],
-            "preload": "", "command": self.plan["engine"]["command"], "python": self.python, "user": os.getuid(),
-            "environment": [], "accelerator": "cpu",
+            "required_modules": [],
+            "native_libraries": [],
+            "import_environment": {},
+            "modules": [],
+            "later": [],
+            "preload": "",
+            "command": self.plan["engine"]["command"],
+            "python": self.python,
+            "user": os.getuid(),
+            "environment": [],
+            "accelerator": "cpu",
             "baseline": "x86-64-v3" if os.uname().machine == "x86_64" else "",
-        }  # fmt: skip
+        }
         (self.root / "imports.json").write_text(json.dumps({**found, **imports}))
         # In a container /tmp is the capture's own, and it removes what appears there meanwhile.  Here it belongs to all
         # processes of this machine, so it is given another directory.
@@ -248,9 +293,13 @@ class Image:
     def python_run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run the image's interpreter, as a build step would."""
         return subprocess.run(
-            [self.python, *words], env=self.environment(**variables), capture_output=True, text=True, check=False,
+            [self.python, *words],
+            env=self.environment(**variables),
+            capture_output=True,
+            text=True,
+            check=False,
             timeout=60,
-        )  # fmt: skip
+        )
 
 
 def _only_child(pid: int) -> int:

@@ -24,7 +24,7 @@ def test_bytecode_is_compiled_unchecked_and_a_bad_file_is_counted(image: Image, 
     driver = tmp_path / "driver.py"
     driver.write_text(
         f"import sys; sys.path.insert(0, {str(image.root)!r})\n"
-        f"from entrypoint import bytecode; bytecode.roots = lambda: [{str(folder)!r}]\n"
+        f"from entrypoint.image_build import bytecode; bytecode.roots = lambda: [{str(folder)!r}]\n"
         "if __name__ == '__main__': sys.exit(bytecode.main())\n"
     )
     done = image.python_run(str(driver))
@@ -47,8 +47,7 @@ def record(image: Image, **engine: object) -> tuple[int, str, dict[str, Any] | N
     nothing = {"modules": [], "later": [], "preload": "", "required_modules": [], "native_libraries": []}
     asked = {**nothing, "import_environment": {"HIDDEN": "yes"}, **engine}
     imports.write_text(json.dumps(asked))
-    script = str(image.entrypoint / "record.py")
-    done = image.python_run(script, str(imports), str(output), PYTHONPATH=str(image.root))
+    done = image.python_run(image.main, "record-closure", str(imports), str(output), PYTHONPATH=str(image.root))
     return done.returncode, done.stderr, json.loads(output.read_text()) if output.exists() else None
 
 
@@ -57,8 +56,9 @@ def test_closure_names_the_images_variables_and_no_proxy(image: Image) -> None:
     imports, output = image.root / "imports.json", image.root / "recorded.json"
     nothing = {"modules": [], "later": [], "preload": "", "required_modules": [], "native_libraries": []}
     imports.write_text(json.dumps({**nothing, "import_environment": {"HIDDEN": "yes"}}))
-    script = str(image.entrypoint / "record.py")
-    done = image.python_run(script, str(imports), str(output), OF_THE_IMAGE="its value", **proxies)
+    done = image.python_run(
+        image.main, "record-closure", str(imports), str(output), OF_THE_IMAGE="its value", **proxies
+    )
     assert (done.returncode, done.stderr) == (0, "")
     names = Closure.read(str(output)).variables
     assert {"OF_THE_IMAGE", "PATH"} <= set(names)

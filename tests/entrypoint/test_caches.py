@@ -11,18 +11,23 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from warmimage.entrypoint import caches
-from warmimage.entrypoint.accelerator import Accelerator
+from warmimage.entrypoint.kernel.gpus import Accelerator
 from warmimage.entrypoint.settings import Settings
+from warmimage.entrypoint.startup import compile_caches
 from warmimage.entrypoint.timeline import Timeline
 
 ENGINE = {
-    "name": "vllm", "version": "0.26.0", "quick_flags": ["--help"], "args": [], "command": ["vllm"],
+    "name": "vllm",
+    "version": "0.26.0",
+    "quick_flags": ["--help"],
+    "args": [],
+    "command": ["vllm"],
     "caches": {
-        "vllm": ["VLLM_CACHE_ROOT", "<cache>/vllm", ""], "triton": ["TRITON_CACHE_DIR", "<home>/.triton/cache", ""],
+        "vllm": ["VLLM_CACHE_ROOT", "<cache>/vllm", ""],
+        "triton": ["TRITON_CACHE_DIR", "<home>/.triton/cache", ""],
         "flashinfer": ["FLASHINFER_WORKSPACE_BASE", "<home>", ".cache/flashinfer"],
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -44,15 +49,15 @@ def image(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True)
         path.write_text(path.name)
     library.chmod(0o755)
-    manifest = caches.Manifest({"name": "vllm", "version": "0.26.0"}, Accelerator.here(), 3, 30)
-    (folder / caches.NAME).write_text(manifest.to_json())
+    manifest = compile_caches.Manifest({"name": "vllm", "version": "0.26.0"}, Accelerator.here(), 3, 30)
+    (folder / compile_caches.NAME).write_text(manifest.to_json())
     return folder
 
 
 def placed(settings: Settings, image: Path, tmp_path: Path) -> dict[str, Any]:
     """Place, and return the one event."""
     timeline = tmp_path / "timeline.jsonl"
-    caches.place(settings, Timeline(str(timeline), "supervisor", truncate=True), str(image))
+    compile_caches.place(settings, Timeline(str(timeline), "supervisor", truncate=True), str(image))
     (row,) = timeline.read_text().splitlines()
     event: dict[str, Any] = json.loads(row)
     return event
@@ -77,9 +82,11 @@ def test_what_is_there_already_is_left_as_it_is(settings: Settings, image: Path,
 
 def test_a_variable_moves_a_cache(settings: Settings, image: Path, home: Path, tmp_path: Path) -> None:
     moved = {
-        **settings.environment, "XDG_CACHE_HOME": str(tmp_path / "xdg"), "TRITON_CACHE_DIR": str(tmp_path / "triton"),
+        **settings.environment,
+        "XDG_CACHE_HOME": str(tmp_path / "xdg"),
+        "TRITON_CACHE_DIR": str(tmp_path / "triton"),
         "FLASHINFER_WORKSPACE_BASE": str(tmp_path / "base"),
-    }  # fmt: skip
+    }
     placed(replace(settings, environment=moved), image, tmp_path)
     assert (tmp_path / "xdg/vllm/modelinfos/qwen2.json").exists()
     assert (tmp_path / "triton/KEY/launcher.so").exists()
@@ -101,7 +108,7 @@ def test_what_differs_is_named(
 ) -> None:
     if Accelerator.here() != Accelerator():
         pytest.skip("this machine has an NVIDIA GPU")
-    manifest = image / caches.NAME
+    manifest = image / compile_caches.NAME
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **change}))
     event = placed(settings, image, tmp_path)
     assert (event["event"], event["reason"]) == ("caches.declined", reason)
@@ -119,11 +126,11 @@ def test_replicas_that_are_all_process_1_may_fill_one_volume(
         """Another replica copies the same file while this one does."""
         names.append(file.name)
         if len(names) == 1:
-            caches._copy(str(source), str(target))
+            compile_caches._copy(str(source), str(target))
         copy(content, file)
 
     monkeypatch.setattr(shutil, "copyfileobj", beside)
-    caches._copy(str(source), str(target))
+    compile_caches._copy(str(source), str(target))
     assert len(set(names)) == 2
     assert {Path(name).parent for name in names} == {tmp_path}
     assert target.read_text() == "launcher.so"
@@ -138,7 +145,7 @@ def test_a_copy_that_fails_leaves_nothing(image: Path, tmp_path: Path, monkeypat
     folder.mkdir()
     monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(OSError, match="no space"):
-        caches._copy(str(image / "triton/KEY/launcher.so"), str(folder / "launcher.so"))
+        compile_caches._copy(str(image / "triton/KEY/launcher.so"), str(folder / "launcher.so"))
     assert list(folder.iterdir()) == []
 
 
@@ -159,7 +166,7 @@ def test_plain_has_none_unless_it_is_asked_for(
 
 def test_an_image_without_caches_says_nothing(settings: Settings, tmp_path: Path) -> None:
     timeline = tmp_path / "timeline.jsonl"
-    caches.place(settings, Timeline(str(timeline), "supervisor", truncate=True), str(tmp_path))
+    compile_caches.place(settings, Timeline(str(timeline), "supervisor", truncate=True), str(tmp_path))
     assert timeline.read_text() == ""
 
 

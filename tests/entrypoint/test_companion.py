@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(60)
 BEGIN = """
 import fcntl, itertools, json, os, random, resource, signal, sys, time
 sys.path.insert(0, {root!r})
-from entrypoint import companion, descriptors
+from entrypoint.tiers.zygote import fd_passing, fork_server
 """
 
 #: Places files in every way that three can lie across each other, and in many that six can.
@@ -29,15 +29,15 @@ def place(files):
         for have in files.values():  # each file says which one it is
             fd = os.memfd_create("file")
             os.write(fd, str(have).encode())
-            high[have] = descriptors.raise_above(fd)
+            high[have] = fd_passing.raise_above(fd)
         for have, fd in high.items():
             os.dup2(fd, have, inheritable=False)
             os.close(fd)
-        descriptors.place(files)
+        fd_passing.place(files)
         found = {wanted: os.pread(wanted, 10, 0).decode() for wanted in files}
         good = found == {wanted: str(have) for wanted, have in files.items()}
         good = good and all(os.get_inheritable(wanted) for wanted in files)
-        left = set(range(20, 40)) & descriptors.opened()
+        left = set(range(20, 40)) & fd_passing.opened()
         code = 0 if good and left == set(files) else 2
     finally:
         os._exit(code)
@@ -66,12 +66,12 @@ def subreaper():
     return found.value
 report = {}
 while True:
-    beside = companion.accompany(None)
+    beside = fork_server.accompany(None)
     break
-if isinstance(beside, companion.Birth):
+if isinstance(beside, fork_server.Birth):
     os.write(beside.files[0], json.dumps([beside.request, os.getppid(), len(beside.files)]).encode())
     os._exit(7)
-before = [len(descriptors.opened()), subreaper()]
+before = [len(fd_passing.opened()), subreaper()]
 reader, writer = os.pipe()
 answers = []
 for number in range(3):
@@ -82,10 +82,10 @@ report["answers"] = [
     for number, (code, (request, parent, files)) in enumerate(answers)
 ]
 os.close(reader), os.close(writer)
-report["left"] = [len(descriptors.opened()), subreaper()] == before
+report["left"] = [len(fd_passing.opened()), subreaper()] == before
 try:
     beside.fork({}, [0] * 251)
-except companion.Refused as error:
+except fork_server.Refused as error:
     report["refused"] = str(error)
 report["ended"] = [beside.ended]
 beside.end()
@@ -96,32 +96,32 @@ except ChildProcessError:
 report["ended"].append(beside.ended)
 try:
     beside.fork({}, [])
-except companion.Refused as error:
+except fork_server.Refused as error:
     report["gone"] = str(error)
 print(json.dumps(report))
 """
 
 #: A program that closes what it does not know, and opens files of its own in that place.
 CLOSING = """
-beside = companion.accompany(None)
-assert isinstance(beside, companion.Companion)
+beside = fork_server.accompany(None)
+assert isinstance(beside, fork_server.Companion)
 os.closerange(3, 1000)
 strangers = [os.open("/dev/null", os.O_RDONLY) for _ in range(600)]
 try:
     beside.fork({}, [])
-except companion.Refused as error:
-    print(json.dumps([str(error), all(descriptors.opened() >= {fd} for fd in strangers), beside.ended]))
+except fork_server.Refused as error:
+    print(json.dumps([str(error), all(fd_passing.opened() >= {fd} for fd in strangers), beside.ended]))
 """
 
 #: Numbers that are asked for are not those that a companion's channel has.
 TAKEN = """
 print(json.dumps([
-    descriptors.raise_above(os.open("/dev/null", os.O_RDONLY)),
-    descriptors.raise_above(os.open("/dev/null", os.O_RDONLY), [3, 500, 499]),
+    fd_passing.raise_above(os.open("/dev/null", os.O_RDONLY)),
+    fd_passing.raise_above(os.open("/dev/null", os.O_RDONLY), [3, 500, 499]),
     os.get_inheritable(501),
 ]))
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
-print(json.dumps(descriptors.raise_above(os.open("/dev/null", os.O_RDONLY), [3])))
+print(json.dumps(fd_passing.raise_above(os.open("/dev/null", os.O_RDONLY), [3])))
 """
 
 

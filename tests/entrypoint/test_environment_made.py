@@ -9,16 +9,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from warmimage.entrypoint import derived, environment
-from warmimage.entrypoint.environment import Contract
-from warmimage.entrypoint.trace.process import NamedTimeline
+from warmimage.entrypoint.environment import import_environment, reapply_devices
+from warmimage.entrypoint.environment.import_environment import Contract
+from warmimage.entrypoint.import_trace.process import NamedTimeline
 
 #: OpenCV's import puts its folder in front of what the container has.
 OPENCV = Contract(
-    variables={"LD_LIBRARY_PATH": "/cv2:/driver", "PATH": "/bin"}, reads={"LD_LIBRARY_PATH": "cv2"},
+    variables={"LD_LIBRARY_PATH": "/cv2:/driver", "PATH": "/bin"},
+    reads={"LD_LIBRARY_PATH": "cv2"},
     hidden={"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
-    made={"LD_LIBRARY_PATH": "/cv2:/driver"}, before={"LD_LIBRARY_PATH": "/driver"},
-)  # fmt: skip
+    made={"LD_LIBRARY_PATH": "/cv2:/driver"},
+    before={"LD_LIBRARY_PATH": "/driver"},
+)
 
 
 def test_the_containers_own_value_is_no_change() -> None:
@@ -58,15 +60,13 @@ def test_pools_are_sized_anew_for_another_number_of_processors(monkeypatch: pyte
     def note(name: str) -> Callable[[str | None], None]:
         return lambda value: sized.update({name: value})
 
-    monkeypatch.setattr(environment, "DERIVED", {name: note(name) for name in derived.DERIVED})
+    monkeypatch.setattr(import_environment, "DERIVED", {name: note(name) for name in reapply_devices.DERIVED})
     variables = {"OMP_NUM_THREADS": "3", "GOMP_CPU_AFFINITY": "0"}
     assert Contract(variables, {}).cpus == here
     assert Contract(variables, {}).derive(variables) == {}
     assert sized == {}
     assert Contract(variables, {}, cpus=here + 7).derive(variables) == {}
-    assert sized == {
-        "OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": None, "TORCHINDUCTOR_COMPILE_THREADS": None
-    }  # fmt: skip
+    assert sized == {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": None, "TORCHINDUCTOR_COMPILE_THREADS": None}
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,15 @@ def test_torch_has_the_number_of_threads_of_a_new_process(
     told: list[int] = []
     backends = SimpleNamespace(mkl=SimpleNamespace(is_available=lambda: mkl))
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=told.append, backends=backends))
-    monkeypatch.setattr(derived, "_cores", lambda: 4)
+    monkeypatch.setattr(reapply_devices, "_cores", lambda: 4)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
-    monkeypatch.setattr(derived, "_mapped", lambda *_names: [])
-    derived.DERIVED["OMP_NUM_THREADS"](value)
+    monkeypatch.setattr(reapply_devices, "_mapped", lambda *_names: [])
+    reapply_devices.DERIVED["OMP_NUM_THREADS"](value)
     assert told == [threads]
 
 
 def test_there_is_a_core_and_not_more_of_them_than_processors() -> None:
-    assert 1 <= derived._cores() <= len(os.sched_getaffinity(0))
+    assert 1 <= reapply_devices._cores() <= len(os.sched_getaffinity(0))
 
 
 def test_a_trace_whose_file_was_closed_writes_into_no_other_one(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warmimage.entrypoint import facilities, pagecache
+from warmimage.entrypoint import doctor_probe
+from warmimage.entrypoint.pagecache import syscalls
 
 from .harness import SOURCE, works
 
-SCRIPT = str(SOURCE / "facilities.py")
+SCRIPT = (str(SOURCE), "doctor-probe")
 
 #: Another user, who may read root's files and no more.
 SOMEBODY = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups")
@@ -22,7 +23,7 @@ SOMEBODY = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups")
 def ask(python: str, *words: str, prefix: tuple[str, ...] = ()) -> dict[str, Any]:
     """Run the script as a container would."""
     done = subprocess.run(
-        [*prefix, python, "-I", "-S", "-B", SCRIPT, *words], capture_output=True, text=True, check=True
+        [*prefix, python, "-I", "-S", "-B", *SCRIPT, *words], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
     found: dict[str, Any] = json.loads(done.stdout)
@@ -50,7 +51,7 @@ def closure_of(folder: Path, *paths: Path) -> str:
 
 def fetches(path: Path) -> bool:
     """Return whether this machine's kernel charges a read of a file that is not resident."""
-    return bool(facilities.read_rate([str(path)])["fetched"])
+    return bool(doctor_probe.read_rate([str(path)])["fetched"])
 
 
 def test_every_part_is_answered(python: str) -> None:
@@ -64,8 +65,9 @@ def test_every_part_is_answered(python: str) -> None:
 
 def test_a_closure_that_cannot_be_read_hides_nothing_else(python: str, tmp_path: Path) -> None:
     found = ask(python, "--closure", str(tmp_path / "none.json"))
-    assert found["closure"] == {"error": f"FileNotFoundError: [Errno 2] No such file or directory: "
-                                f"'{tmp_path}/none.json'"}  # fmt: skip
+    assert found["closure"] == {
+        "error": f"FileNotFoundError: [Errno 2] No such file or directory: '{tmp_path}/none.json'"
+    }
     assert found["kernel"]["release"] == os.uname().release
 
 
@@ -74,8 +76,8 @@ def test_a_rate_is_measured_on_what_was_dropped(tmp_path: Path) -> None:
     with path.open("rb") as file:
         while file.read(1 << 20):
             pass
-    assert pagecache.resident_bytes(str(path)) == 32 << 20
-    rate = facilities.read_rate([str(path)])
+    assert syscalls.resident_bytes(str(path)) == 32 << 20
+    rate = doctor_probe.read_rate([str(path)])
     assert rate["bytes"] == 32 << 20
     if not rate["fetched"]:
         pytest.skip("reads of this file system are charged to nobody")
@@ -87,7 +89,7 @@ def test_what_is_in_memory_alone_is_not_called_cold() -> None:
     path = Path("/dev/shm/warmimage-test-rate")
     path.write_bytes(bytes(20 << 20))
     try:
-        rate = facilities.read_rate([str(path)])
+        rate = doctor_probe.read_rate([str(path)])
     finally:
         path.unlink()
     assert rate["bytes"] == 20 << 20
@@ -96,19 +98,19 @@ def test_what_is_in_memory_alone_is_not_called_cold() -> None:
 
 def test_a_rate_reads_no_more_than_its_limits(tmp_path: Path) -> None:
     first, second = on_disk(tmp_path / "first", 3 << 20), on_disk(tmp_path / "second", 3 << 20)
-    assert facilities.read_rate([str(first), str(second)], limit_bytes=4 << 20)["bytes"] == 4 << 20
-    assert facilities.read_rate([str(first), str(second)], limit_seconds=0)["bytes"] == 0
-    assert facilities.read_rate([])["bytes"] == 0
+    assert doctor_probe.read_rate([str(first), str(second)], limit_bytes=4 << 20)["bytes"] == 4 << 20
+    assert doctor_probe.read_rate([str(first), str(second)], limit_seconds=0)["bytes"] == 0
+    assert doctor_probe.read_rate([])["bytes"] == 0
 
 
 def test_an_empty_file_ends_no_measurement(tmp_path: Path) -> None:
     empty, full = on_disk(tmp_path / "empty", 0), on_disk(tmp_path / "full", 1 << 20)
-    assert facilities.read_rate([str(empty), str(full)])["bytes"] == 1 << 20
+    assert doctor_probe.read_rate([str(empty), str(full)])["bytes"] == 1 << 20
 
 
 def test_the_kernel_is_asked_about_files_of_ones_own(tmp_path: Path) -> None:
     path = on_disk(tmp_path / "own", 1 << 20)
-    assert facilities.page_cache([str(path)])["others"]["how"] == "asked"
+    assert doctor_probe.page_cache([str(path)])["others"]["how"] == "asked"
 
 
 def test_mincore_about_files_of_others_is_found_out(python: str, tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_mincore_about_files_of_others_is_found_out(python: str, tmp_path: Path)
     if not fetches(path):
         pytest.skip("reads of this file system are charged to nobody")
     words = ["--closure", closure_of(tmp_path, path)]
-    if subprocess.run([*SOMEBODY, "cat", SCRIPT], capture_output=True, check=False).returncode:
+    if subprocess.run([*SOMEBODY, "ls", SCRIPT[0]], capture_output=True, check=False).returncode:
         pytest.skip("the repository is not readable by others")
     found = ask(python, *words, prefix=SOMEBODY)["pagecache"]
     assert found["others"] == {"how": "sampled", "mincore_truthful": False}
@@ -128,7 +130,7 @@ MANIFEST = {"kernel": "6.1.0", "machine": "x86_64", "modules": 3012, "bytes": 29
 
 
 def test_a_snapshot_says_what_it_is_and_what_this_cpu_lacks(python: str, tmp_path: Path) -> None:
-    here = sorted(facilities.cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8")))
+    here = sorted(doctor_probe.cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8")))
     assert here
     manifest = {**MANIFEST, "cpu_features": [here[0], "no-such-extension"]}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
@@ -138,9 +140,9 @@ def test_a_snapshot_says_what_it_is_and_what_this_cpu_lacks(python: str, tmp_pat
 
 
 def test_a_build_that_captured_none_says_why(tmp_path: Path) -> None:
-    assert facilities.captured(str(tmp_path)) == {"captured": False, "declined": ""}
+    assert doctor_probe.captured(str(tmp_path)) == {"captured": False, "declined": ""}
     (tmp_path / "declined").write_text("a thread is running:\n  of torch\n", encoding="utf-8")
-    assert facilities.captured(str(tmp_path)) == {"captured": False, "declined": "a thread is running: of torch"}
+    assert doctor_probe.captured(str(tmp_path)) == {"captured": False, "declined": "a thread is running: of torch"}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "{", '{"cpu_features": 1}'])
@@ -154,15 +156,17 @@ def test_a_damaged_manifest_is_an_error_and_hides_nothing_else(python: str, tmp_
 @pytest.mark.parametrize(
     ("text", "flags"),
     [
-        ("processor : 0\nflags\t\t: fpu avx2 avx512f\nbugs\t: spectre\nprocessor : 1\nflags\t: fpu\n",
-         {"fpu", "avx2", "avx512f"}),
+        (
+            "processor : 0\nflags\t\t: fpu avx2 avx512f\nbugs\t: spectre\nprocessor : 1\nflags\t: fpu\n",
+            {"fpu", "avx2", "avx512f"},
+        ),
         ("processor\t: 0\nFeatures\t: fp asimd sve\n", {"fp", "asimd", "sve"}),
         ("processor : 0\n", set()),
     ],
     ids=["x86", "arm64", "neither"],
-)  # fmt: skip
+)
 def test_the_flags_of_the_cpu_are_read(text: str, flags: set[str]) -> None:
-    assert facilities.cpu_flags(text) == flags
+    assert doctor_probe.cpu_flags(text) == flags
 
 
 #: Installs a seccomp filter that answers EPERM to ``prctl(PR_SET_MM)``, then becomes the command that follows.
@@ -197,4 +201,4 @@ def test_the_cuda_of_torch_is_read_and_not_imported(tmp_path: Path, line: str, e
     (package / "version.py").write_text(f"__version__ = '2'\n{line}\nhip = None\n", encoding="utf-8")
     library = package / "lib" / "libtorch_cpu.so"
     library.write_bytes(b"x")
-    assert facilities.cuda([str(library)])["torch"] == expected
+    assert doctor_probe.cuda([str(library)])["torch"] == expected

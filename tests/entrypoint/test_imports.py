@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from warmimage.entrypoint.warm.face import PACKAGES
+from warmimage.entrypoint.warm.http_api import PACKAGES
 
 from .harness import SOURCE
 
@@ -30,14 +30,14 @@ def foreign(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_only_the_standard_library_is_imported(path: Path) -> None:
     tree = ast.parse(path.read_text())
-    if path.parent.name == "warm" and path.name in ("face.py", "metrics.py"):  # the sidecar's HTTP face alone
+    if path.parent.name == "warm" and path.name in ("http_api.py", "metrics.py"):  # the sidecar alone
         functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
         found = list(foreign(tree))
         assert {name.partition(".")[0] for name in found} <= set(PACKAGES)
         assert found == [name for function in functions for name in foreign(function)], "in functions, so when asked"
         return
     expected = []
-    if path.name == "fetch.py":  # runs in the engine's interpreter, and only there
+    if path.name == "download.py":  # runs in the engine's interpreter, and only there
         expected = ["huggingface_hub"]
         (main,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
         assert list(foreign(main)) == expected
@@ -46,7 +46,7 @@ def test_only_the_standard_library_is_imported(path: Path) -> None:
 
 def test_no_function_that_runs_on_a_thread_imports() -> None:
     """Invariant 2: no package is imported on one thread while another may import it."""
-    tree = ast.parse((SOURCE / "libraries.py").read_text())
+    tree = ast.parse((SOURCE / "tiers" / "preload" / "libraries.py").read_text())
     targets = {
         keyword.value.id
         for node in ast.walk(tree)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import resource
 
 import pytest
-from warmimage.entrypoint import inheritance
+from warmimage.entrypoint.tiers.zygote import process_state
 
 
 def test_a_limit_that_is_refused_keeps_no_other_one_from_being_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = list(inheritance._LIMITS)
+    numbers = list(process_state._LIMITS)
     wanted = [[7, 7] for _ in numbers]
     asked: list[int] = []
 
@@ -22,6 +22,6 @@ def test_a_limit_that_is_refused_keeps_no_other_one_from_being_set(monkeypatch: 
 
     monkeypatch.setattr(resource, "setrlimit", refuse)
     with pytest.raises(OSError, match="RLIMIT_CORE: not allowed") as caught:
-        inheritance._put_limits(wanted)
+        process_state._put_limits(wanted)
     assert asked == numbers
     assert "RLIMIT_NPROC: [Errno 1] Operation not permitted" in str(caught.value)

@@ -108,9 +108,9 @@ def test_damaged_closure_costs_the_server_nothing(image: Image) -> None:
 
 
 def test_fault_of_ours_before_the_start_leaves_the_engines_own_command(image: Image) -> None:
-    with (image.entrypoint / "tiers" / "preload.py").open("a") as file:
+    with (image.entrypoint / "tiers" / "preload" / "tier.py").open("a") as file:
         file.write("\nPreload.decline = lambda *_arguments: 1 / 0\n")
-    shutil.rmtree(image.entrypoint / "tiers" / "__pycache__")
+    shutil.rmtree(image.entrypoint / "tiers" / "preload" / "__pycache__")
     ended = image.run(image.mark, "out:served", "end:3")
     assert (ended.code, ended.out, image.started) == (3, b"served\n", ["plain"])
     assert ended.said == ["supervisor skipped: ZeroDivisionError('division by zero'); starting the engine as it is"]
@@ -180,9 +180,12 @@ def test_hub_out_of_reach_does_not_make_half_a_download_a_whole_one(tmp_path: Pa
     (tmp_path / "config.json").write_text("{}")
     environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{free_port()}", "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(
-        [sys.executable, str(SOURCE / "fetch.py"), "org/model", "0" * 40, str(tmp_path)],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, str(SOURCE / "__main__.py"), "download", "org/model", "0" * 40, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 69
     assert done.stderr.startswith("warmimage: error: cannot download org/model at 0000")
     assert done.stderr.count("\n") == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from warmimage.entrypoint.memory import Limit, limits, memory_headroom
+from warmimage.entrypoint.pagecache.headroom import Limit, limits, memory_headroom
 
 FREE = {"/proc/meminfo": "MemTotal:  900 kB\nMemAvailable:     400 kB\n"}
 HOST = 400 * 1024
@@ -13,18 +13,20 @@ V2 = "/sys/fs/cgroup"
 
 #: In a container with a cgroup namespace, as Docker makes one where version 2 is in use.
 INSIDE = {
-    **FREE, "/proc/self/cgroup": "0::/\n",
+    **FREE,
+    "/proc/self/cgroup": "0::/\n",
     "/proc/self/mountinfo": "35 31 0:30 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw\n",
-}  # fmt: skip
+}
 
 #: In a container on a host with version 1: the runtime mounts the container's own cgroup, and the path is the host's.
 INSIDE_V1 = {
-    **FREE, "/proc/self/cgroup": "5:cpu:/docker/abc\n4:memory:/docker/abc\n0::/docker/abc\n",
+    **FREE,
+    "/proc/self/cgroup": "5:cpu:/docker/abc\n4:memory:/docker/abc\n0::/docker/abc\n",
     "/proc/self/mountinfo": (
         "40 39 0:31 /docker/abc /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n"
         f"41 39 0:32 /docker/abc {V1} ro - cgroup cgroup rw,memory\n"
     ),
-}  # fmt: skip
+}
 
 #: Below two others, all of which are seen.
 NESTED = {**INSIDE, "/proc/self/cgroup": "0::/kubepods/pod1/c1\n"}
@@ -47,7 +49,9 @@ def stat(**rows: int) -> str:
         ({**NESTED, f"{V2}/kubepods/pod1/c1/memory.max": "max\n", f"{V2}/kubepods/pod1/memory.max": "5000\n"}, 5000),
         (
             {
-                **NESTED, f"{V2}/kubepods/pod1/c1/memory.max": "9000\n", f"{V2}/kubepods/memory.max": "8000\n",
+                **NESTED,
+                f"{V2}/kubepods/pod1/c1/memory.max": "9000\n",
+                f"{V2}/kubepods/memory.max": "8000\n",
                 f"{V2}/kubepods/memory.stat": stat(anon=6000),
             },
             2000,
@@ -56,7 +60,8 @@ def stat(**rows: int) -> str:
         ({**INSIDE_V1, f"{V1}/memory.limit_in_bytes": "9223372036854771712\n"}, HOST),
         (
             {
-                **INSIDE_V1, f"{V1}/memory.limit_in_bytes": "9223372036854771712\n",
+                **INSIDE_V1,
+                f"{V1}/memory.limit_in_bytes": "9223372036854771712\n",
                 f"{V1}/memory.stat": stat(hierarchical_memory_limit=6000, total_rss=500),
             },
             5500,
@@ -65,10 +70,22 @@ def stat(**rows: int) -> str:
         ({**INSIDE, "/proc/self/mountinfo": "nonsense\n35 31 - cgroup2\n", f"{V2}/memory.max": "9000\n"}, HOST),
     ],
     ids=[
-        "nothing known", "host", "v2 unlimited", "v2", "v2 shared", "v2 high", "v2 full", "v2 pod", "v2 above",
-        "v1", "v1 unlimited", "v1 above", "outside the namespace", "odd mounts",
+        "nothing known",
+        "host",
+        "v2 unlimited",
+        "v2",
+        "v2 shared",
+        "v2 high",
+        "v2 full",
+        "v2 pod",
+        "v2 above",
+        "v1",
+        "v1 unlimited",
+        "v1 above",
+        "outside the namespace",
+        "odd mounts",
     ],
-)  # fmt: skip
+)
 def test_headroom_is_the_tightest_of_host_and_cgroups(files: dict[str, str], headroom: int) -> None:
     assert memory_headroom(files.get) == headroom
 
@@ -76,8 +93,9 @@ def test_headroom_is_the_tightest_of_host_and_cgroups(files: dict[str, str], hea
 def test_each_limit_names_the_file_that_sets_it() -> None:
     files = {**NESTED, f"{V2}/kubepods/pod1/memory.max": "5000\n", f"{V2}/kubepods/pod1/memory.stat": stat(anon=7)}
     assert limits(files.get) == [
-        Limit("/proc/meminfo", HOST, 0), Limit(f"{V2}/kubepods/pod1/memory.max", 5000, 7),
-    ]  # fmt: skip
+        Limit("/proc/meminfo", HOST, 0),
+        Limit(f"{V2}/kubepods/pod1/memory.max", 5000, 7),
+    ]
 
 
 def test_this_machine_has_a_headroom() -> None:

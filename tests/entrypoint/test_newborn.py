@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warmimage.entrypoint import newborn
+from warmimage.entrypoint.tiers.zygote import specialize
 
 
 def test_a_folder_that_was_absent_at_the_capture_is_looked_into(
@@ -26,7 +26,7 @@ def test_a_folder_that_was_absent_at_the_capture_is_looked_into(
     assert importlib.util.find_spec("added_on_the_node") is None
     folder.mkdir()
     (folder / "added_on_the_node.py").write_text("")
-    newborn.forget()
+    specialize.forget()
     assert importlib.util.find_spec("added_on_the_node") is not None
 
 
@@ -35,7 +35,7 @@ def test_the_hosts_name_and_its_time_zone_are_those_of_now(monkeypatch: pytest.M
     monkeypatch.setattr(platform, "_uname_cache", stale)
     vars(platform)["_platform_cache"][("terse", "aliased")] = "stale"
     monkeypatch.setenv("TZ", "ABC-7")
-    newborn.forget()
+    specialize.forget()
     assert platform.node() == os.uname().nodename
     assert vars(platform)["_platform_cache"].get(("terse", "aliased")) != "stale"
     assert time.timezone == -7 * 3600
@@ -54,7 +54,7 @@ def test_two_processes_of_one_state_draw_different_names(monkeypatch: pytest.Mon
         monkeypatch.setattr(synchronize.SemLock, "_rand", names)
         monkeypatch.setattr(uuid, "_last_timestamp", 1)
         monkeypatch.setattr(uuid, "_node", 1)
-        newborn.reseed()
+        specialize.reseed()
         assert (vars(uuid)["_last_timestamp"], vars(uuid)["_node"]) == (None, None)
         return [next(vars(tempfile)["_get_candidate_names"]()), vars(synchronize.SemLock)["_make_name"].__func__()]
 

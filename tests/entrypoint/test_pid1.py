@@ -28,9 +28,12 @@ def test_plain_start_is_byte_for_byte_the_engines_own_command(image: Image, loca
     environment = {**environment, b"SECRET": b"\xff\xfe=\xe9 x\n", b"EMPTY": b"", **locale}
 
     by_hand = subprocess.run(
-        ["sh", "-c", REPORT, "sh", "--from", "the plan", "ü", *arguments], env=environment, check=True,
-        cwd=image.plan["engine"]["directory"], capture_output=True,
-    )  # fmt: skip
+        ["sh", "-c", REPORT, "sh", "--from", "the plan", "ü", *arguments],
+        env=environment,
+        check=True,
+        cwd=image.plan["engine"]["directory"],
+        capture_output=True,
+    )
     ended = image.run(*arguments, env=environment)
 
     assert b"caf\xe9" in by_hand.stdout
@@ -42,8 +45,12 @@ def test_engine_has_default_signals_and_only_the_standard_descriptors(image: Ima
     status = dict(row.split(":\t") for row in image.run(**OFF).out.decode().splitlines())
     own = 0b11 << 31  # signals 32 and 33, which the C library keeps for itself: nobody can change what is inherited
     assert {name: int(status[name], 16) & ~own for name in ("SigBlk", "SigIgn", "SigCgt", "SigPnd", "ShdPnd")} == {
-        "SigBlk": 0, "SigIgn": 0, "SigCgt": 0, "SigPnd": 0, "ShdPnd": 0,
-    }  # fmt: skip
+        "SigBlk": 0,
+        "SigIgn": 0,
+        "SigCgt": 0,
+        "SigPnd": 0,
+        "ShdPnd": 0,
+    }
     image.write_plan(command=["ls", "/proc/self/fd"])
     assert image.run(**OFF).out.split() == [b"0", b"1", b"2", b"3"], "3 is the folder that ls reads"
 

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warmimage.entrypoint import pagecache, prefetch, weights
-from warmimage.entrypoint.accelerator import Accelerator
-from warmimage.entrypoint.memory import memory_headroom
-from warmimage.entrypoint.pagecache import resident_bytes
-from warmimage.entrypoint.reading import Reading
+from warmimage.entrypoint.kernel.gpus import Accelerator
+from warmimage.entrypoint.model import weights
+from warmimage.entrypoint.pagecache import syscalls
+from warmimage.entrypoint.pagecache.headroom import memory_headroom
+from warmimage.entrypoint.pagecache.reader import Reading
+from warmimage.entrypoint.pagecache.syscalls import resident_bytes
 from warmimage.entrypoint.settings import load
+from warmimage.entrypoint.startup import prefetch
 from warmimage.entrypoint.timeline import Timeline
 
 from .harness import Image, evict, free_port
@@ -157,17 +159,17 @@ def test_memory_that_is_taken_meanwhile_ends_it(
 @pytest.mark.usefixtures("_sigterm")
 @undisturbed
 def test_only_the_parts_that_are_missing_are_read(image: Image, prefetched: Prefetched) -> None:
-    path = fill(image.model / "model-00001-of-00002.safetensors", 3 * pagecache.BLOCK)
+    path = fill(image.model / "model-00001-of-00002.safetensors", 3 * syscalls.BLOCK)
     evict(path)
     with path.open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-        os.pread(file.fileno(), pagecache.BLOCK, pagecache.BLOCK)
+        os.pread(file.fileno(), syscalls.BLOCK, syscalls.BLOCK)
     held = resident_bytes(str(path))
     (event,) = prefetched()
-    assert pagecache.BLOCK <= held < 2 * pagecache.BLOCK
+    assert syscalls.BLOCK <= held < 2 * syscalls.BLOCK
     assert event["resident_bytes"] == held
     assert event["read_bytes"] == event["wanted_bytes"] - held
-    assert resident_bytes(str(path)) == 3 * pagecache.BLOCK
+    assert resident_bytes(str(path)) == 3 * syscalls.BLOCK
 
 
 @pytest.mark.usefixtures("_sigterm")
@@ -203,8 +205,9 @@ def test_a_file_that_is_gone_or_forbidden_by_then_is_a_failure(tmp_path: Path) -
     paths = [str(tmp_path / "gone"), str(folder), str(good)]
     outcome = Reading(paths, prefetch.volume_range, lambda: 1 << 40).run()
     assert sorted(outcome.failures) == [
-        f"{folder}: Is a directory", f"{tmp_path / 'gone'}: No such file or directory",
-    ]  # fmt: skip
+        f"{folder}: Is a directory",
+        f"{tmp_path / 'gone'}: No such file or directory",
+    ]
     assert (outcome.reason, outcome.files) == ("done", 2)
     assert resident_bytes(str(good)) == 3 * MIB
 
@@ -212,17 +215,17 @@ def test_a_file_that_is_gone_or_forbidden_by_then_is_a_failure(tmp_path: Path) -
 def test_a_file_that_is_truncated_while_it_is_read_is_a_failure(tmp_path: Path) -> None:
     path = tmp_path / "shard"
     with path.open("wb") as file:
-        file.truncate(3 * pagecache.BLOCK)
+        file.truncate(3 * syscalls.BLOCK)
 
     def truncate(_path: str, _descriptor: int, offset: int, _length: int) -> int:
         if offset == 0:
-            os.truncate(path, pagecache.BLOCK // 2)
+            os.truncate(path, syscalls.BLOCK // 2)
         return 0
 
     outcome = Reading([str(path)], truncate, lambda: 1 << 40, readers=1).run()
     assert outcome.reason == "done"
-    assert outcome.failures[0] == f"{path}: ends {pagecache.BLOCK // 2} bytes before byte {pagecache.BLOCK}"
-    assert outcome.read == pagecache.BLOCK // 2
+    assert outcome.failures[0] == f"{path}: ends {syscalls.BLOCK // 2} bytes before byte {syscalls.BLOCK}"
+    assert outcome.read == syscalls.BLOCK // 2
     assert len(outcome.failures) == 3
 
 
@@ -243,7 +246,7 @@ def test_reading_that_hangs_ends_by_the_clock(tmp_path: Path) -> None:
 def test_files_are_closed_however_reading_ends(tmp_path: Path) -> None:
     path = tmp_path / "shard"
     with path.open("wb") as file:
-        file.truncate(40 * pagecache.BLOCK)
+        file.truncate(40 * syscalls.BLOCK)
 
     def open_files() -> int:
         return sum(os.path.realpath(entry.path) == str(path) for entry in os.scandir("/proc/self/fd"))
@@ -253,7 +256,7 @@ def test_files_are_closed_however_reading_ends(tmp_path: Path) -> None:
     deadline = time.monotonic() + 10
     while open_files() and time.monotonic() < deadline:
         time.sleep(0.01)  # readers that are at it still
-    room = 5 * pagecache.BLOCK
+    room = 5 * syscalls.BLOCK
     window = Reading([str(path)], prefetch.volume_range, lambda: room).run()
     assert (window.resident + window.read, window.reason) == (room, f"memory window of {room} bytes")
     assert not open_files()
@@ -337,14 +340,14 @@ def test_both_ways_to_ask_for_residency_agree(tmp_path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         size = 8 * MIB + 100
-        assert pagecache.mincore(descriptor, size) == 0
+        assert syscalls.mincore(descriptor, size) == 0
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         assert len(os.pread(descriptor, 3 * MIB, 2 * MIB)) == 3 * MIB
-        pages = pagecache.mincore(descriptor, size)
+        pages = syscalls.mincore(descriptor, size)
         assert pages == 3 * MIB // mmap.PAGESIZE
         assert resident_bytes(str(path)) == pages * mmap.PAGESIZE
         os.pread(descriptor, size, 0)
-        assert pagecache.mincore(descriptor, size) == -(-size // mmap.PAGESIZE)
+        assert syscalls.mincore(descriptor, size) == -(-size // mmap.PAGESIZE)
         assert resident_bytes(str(path)) == size
     finally:
         os.close(descriptor)
@@ -357,7 +360,7 @@ def test_residency_of_a_file_of_another_owner_is_known(tmp_path: Path, unprivile
     evict(path)
     path.chmod(0o444)
     os.chown(path, 65534, 65534)
-    ask = "from warmimage.entrypoint.warm.residency import Residency; "
+    ask = "from warmimage.entrypoint.pagecache.residency import Residency; "
     ask += f"print(Residency().of_file({str(path)!r}, {8 * MIB})[0])"
     asked = subprocess.run([*unprivileged, sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert int(asked.stdout) < MIB
@@ -366,7 +369,7 @@ def test_residency_of_a_file_of_another_owner_is_known(tmp_path: Path, unprivile
     assert int(asked.stdout) == 8 * MIB
 
 
-@pytest.mark.parametrize(("size", "most"), [(0, MIB), (5000, MIB), (pagecache.BLOCK, MIB)])
+@pytest.mark.parametrize(("size", "most"), [(0, MIB), (5000, MIB), (syscalls.BLOCK, MIB)])
 def test_reading_takes_little_memory(tmp_path: Path, size: int, most: int) -> None:
     """An image has thousands of small files: a whole block for each cost more than all the reading."""
     path = tmp_path / "file"
@@ -375,7 +378,7 @@ def test_reading_takes_little_memory(tmp_path: Path, size: int, most: int) -> No
     with path.open("rb") as file:
         tracemalloc.start()
         try:
-            assert pagecache.fetch_range(file.fileno(), 0, size) == size
+            assert syscalls.fetch_range(file.fileno(), 0, size) == size
             assert tracemalloc.get_traced_memory()[1] < most
         finally:
             tracemalloc.stop()
@@ -386,10 +389,10 @@ def test_a_kernel_that_cannot_populate_reads_all_the_same(tmp_path: Path, monkey
     def refuse(*_words: int) -> None:
         raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(pagecache, "populate", refuse)
-    path = fill(tmp_path / "file", pagecache.BLOCK + 5)
+    monkeypatch.setattr(syscalls, "populate", refuse)
+    path = fill(tmp_path / "file", syscalls.BLOCK + 5)
     evict(path)
     with path.open("rb") as file:
-        assert pagecache.fetch_range(file.fileno(), 0, pagecache.BLOCK) == pagecache.BLOCK
-        assert pagecache.fetch_range(file.fileno(), pagecache.BLOCK, pagecache.BLOCK) == 5
-    assert resident_bytes(str(path)) == pagecache.BLOCK + 5
+        assert syscalls.fetch_range(file.fileno(), 0, syscalls.BLOCK) == syscalls.BLOCK
+        assert syscalls.fetch_range(file.fileno(), syscalls.BLOCK, syscalls.BLOCK) == 5
+    assert resident_bytes(str(path)) == syscalls.BLOCK + 5

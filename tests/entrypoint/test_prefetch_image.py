@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from warmimage.entrypoint import prefetch, weights
-from warmimage.entrypoint.pagecache import resident_bytes
-from warmimage.entrypoint.reading import Reading
-from warmimage.entrypoint.warm import residency
+from warmimage.entrypoint.model import weights
+from warmimage.entrypoint.pagecache import residency
+from warmimage.entrypoint.pagecache.reader import Reading
+from warmimage.entrypoint.pagecache.syscalls import resident_bytes
+from warmimage.entrypoint.startup import prefetch
 
 from .harness import Image, evict
 from .test_prefetch import MIB, Prefetched, _sigterm, fill, prefetched, undisturbed
@@ -107,25 +108,25 @@ def test_a_failure_costs_neither_the_weights_nor_the_truth(
 
 def test_a_signal_may_come_while_its_own_event_is_waited_for(tmp_path: Path) -> None:
     """The handler runs in the waiter: whatever lock that holds, the handler must not want."""
-    reading = Reading([str(fill(tmp_path / "file", MIB))], prefetch.volume_range, lambda: 1 << 40)
-    with reading._ended._cond:  # type: ignore[attr-defined]
-        reading.stop("stopping")
-    assert reading.run().reason == "stopping"
+    reader = Reading([str(fill(tmp_path / "file", MIB))], prefetch.volume_range, lambda: 1 << 40)
+    with reader._ended._cond:  # type: ignore[attr-defined]
+        reader.stop("stopping")
+    assert reader.run().reason == "stopping"
 
 
 def test_pieces_of_a_slow_volume_show_that_it_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part takes longer than the patience, each of its pieces less."""
     import time
 
-    from warmimage.entrypoint import reading
+    from warmimage.entrypoint.pagecache import reader
 
     def fetch(_descriptor: int, _offset: int, length: int) -> int:
         time.sleep(0.4)
         return length
 
-    monkeypatch.setattr(reading, "fetch_range", fetch)
-    monkeypatch.setattr(reading, "resident_bytes", lambda _path: 16 * MIB)
-    monkeypatch.setattr(reading, "_LONG", 0.1)
+    monkeypatch.setattr(reader, "fetch_range", fetch)
+    monkeypatch.setattr(reader, "resident_bytes", lambda _path: 16 * MIB)
+    monkeypatch.setattr(reader, "_LONG", 0.1)
     path = tmp_path / "shard"
     with path.open("wb") as file:
         file.truncate(16 * MIB)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warmimage.entrypoint.fetch import MARKER
-from warmimage.entrypoint.pagecache import BLOCK
-from warmimage.entrypoint.prefetch import volume_range
-from warmimage.entrypoint.reading import Reading
+from warmimage.entrypoint.model.download import MARKER
+from warmimage.entrypoint.pagecache.reader import Reading
+from warmimage.entrypoint.pagecache.syscalls import BLOCK
+from warmimage.entrypoint.startup.prefetch import volume_range
 
 from tests.support.slow_volume import MB, TAKEN_BACK, Volume, mounted
 
@@ -102,7 +102,7 @@ def test_a_download_to_a_volume_that_hangs_is_left_out(image: Image, volume: Vol
     (image.model / MARKER).write_text("abc\n")
     image.plan["weights"] = "download"
     image.write_plan()
-    source = image.entrypoint / "main.py"
+    source = image.entrypoint / "startup" / "main.py"
     source.write_text(
         source.read_text()
         .replace("MARKER_SECONDS = 120.0", "MARKER_SECONDS = 1.0")

@@ -34,7 +34,7 @@ sys.exit(3)
 def compare(image: Image, by_hand: list[str], launched: list[str], **variables: str) -> dict[str, Any]:
     """Run the report by hand and in the tier; check that both are the same and return it."""
     environment = image.environment(**variables)
-    launch = [image.python, str(image.entrypoint / "launch.py"), "", *launched]
+    launch = [image.python, image.main, "launch", "", *launched]
     done = [
         subprocess.run(command, cwd=image.root, env=environment, capture_output=True, text=True, check=False)
         for command in (by_hand, launch)
@@ -85,7 +85,7 @@ if __name__ == "__main__":
 
 def test_spawned_processes_find_the_script(image: Image) -> None:
     script = image.script("spawning", SPAWNING)
-    done = image.python_run(str(image.entrypoint / "launch.py"), "", str(script))
+    done = image.python_run(image.main, "launch", "", str(script))
     assert (done.stdout, done.stderr) == ("[2, 4]\n", "")
 
 
@@ -104,10 +104,12 @@ def test_forkserver_imports_beside_an_engine_that_accepts_it(image: Image) -> No
     (image.root / "heavy.py").write_text("")
     script = str(image.script("forking", FORKING_SERVER))
     image.write_plan(
-        command=["forking"], modules=["heavy"], start_methods=["spawn", "forkserver"],
+        command=["forking"],
+        modules=["heavy"],
+        start_methods=["spawn", "forkserver"],
         start_method_variable="START_METHOD",
-    )  # fmt: skip
-    launch = [str(image.entrypoint / "launch.py"), str(image.timeline), script]
+    )
+    launch = [image.main, "launch", str(image.timeline), script]
     done = image.python_run(*launch, PYTHONPATH=str(image.root))
     assert (done.stdout, done.stderr) == ("True forkserver\n", "")
     assert len(image.events("forkserver.prepared")) == 1
@@ -122,7 +124,8 @@ def test_forkserver_imports_beside_an_engine_that_accepts_it(image: Image) -> No
 FORKING = """
 import json, os, sys, time
 sys.path.insert(0, {root!r})
-from entrypoint import libraries, timeline
+from entrypoint import timeline
+from entrypoint.tiers.preload import libraries
 began = time.monotonic()
 def mapped():
     with open("/proc/self/maps") as file:
@@ -182,5 +185,5 @@ def test_closure_without_libraries_is_declined(image: Image, closure: object) ->
 
 def test_modules_beside_the_launcher_are_not_the_engines_to_import(image: Image) -> None:
     script = image.script("importing", "import ladder")
-    done = image.python_run(str(image.entrypoint / "launch.py"), "", str(script))
+    done = image.python_run(image.main, "launch", "", str(script))
     assert "No module named 'ladder'" in done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warmimage.entrypoint.processes import Processes
+from warmimage.entrypoint.supervision.process_monitor import Processes
 from warmimage.entrypoint.timeline import Timeline
 
 from .harness import Image, evict, free_port

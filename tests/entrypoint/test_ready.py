@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
-from warmimage.entrypoint.probe import HealthProbe
 from warmimage.entrypoint.settings import is_address, last_port, load
+from warmimage.entrypoint.supervision.readiness import HealthProbe
 
 from .harness import Image, free_port
 
@@ -45,8 +45,9 @@ def test_last_port_flag_wins_in_either_spelling(command: str, port: int) -> None
 
 def test_host_in_numbers_is_told_from_a_name() -> None:
     assert [host for host in ("1.2.3.4", "::1", "999.1.1.1", ":::", "", "h", "é", "a\0b") if is_address(host)] == [
-        "1.2.3.4", "::1",
-    ]  # fmt: skip
+        "1.2.3.4",
+        "::1",
+    ]
 
 
 def test_server_on_all_ipv6_addresses_is_asked_on_the_loopback_of_ipv6(image: Image) -> None:
@@ -163,7 +164,7 @@ def test_server_that_cannot_be_asked_is_said_and_left_alone(image: Image) -> Non
 
 @pytest.mark.usefixtures("in_namespace")
 def test_health_check_asks_the_port_that_pid_1_was_told(image: Image) -> None:
-    script = str(image.entrypoint / "health.py")
+    script = str(image.entrypoint)
     ended = image.run("--port", str(free_port()), "listen", f"health:{script}", "serve:200,200", "join")
     assert ended.out == b"health 0 HTTP 200\n"
 
@@ -175,6 +176,6 @@ def test_health_check_asks_the_port_that_pid_1_was_told(image: Image) -> None:
 def test_health_check_fails_on_any_other_answer(image: Image, answer: bytes, said: str) -> None:
     with answering([answer]) as port:
         image.write_plan(port=port)
-        done = image.python_run("-I", "-S", str(image.entrypoint / "health.py"))
+        done = image.python_run("-I", "-S", str(image.entrypoint), "healthcheck")
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith(said)

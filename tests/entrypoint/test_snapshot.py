@@ -10,8 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from warmimage.entrypoint.accelerator import Accelerator
-from warmimage.entrypoint.environment import Contract
+from warmimage.entrypoint.environment.import_environment import Contract
+from warmimage.entrypoint.kernel.gpus import Accelerator
 from warmimage.entrypoint.tiers.snapshot import capture, cpu_baseline, integrity, native
 from warmimage.entrypoint.tiers.snapshot.capture import images_own
 from warmimage.entrypoint.tiers.snapshot.identity import Identity, content, sample, sampled, times_tell
@@ -64,12 +64,22 @@ def directory(tmp_path: Path) -> Path:
 def manifest(library: Path, closure: str, directory: Path) -> Manifest:
     """A snapshot that fits here and now."""
     return Manifest(
-        machine=os.uname().machine, baseline="x86-64-v3", cpu_features=tuple(cpu_features()),
-        kernel=os.uname().release, python=PYTHON, closure=content(closure), native=native.checksum(),
-        files=(sampled(str(library)),), contract=Contract(VARIABLES, READS), threads=("poller",),
-        modules=5000, bytes=SIZE, tables_bytes=TABLES, accelerator=Accelerator.here(),
+        machine=os.uname().machine,
+        baseline="x86-64-v3",
+        cpu_features=tuple(cpu_features()),
+        kernel=os.uname().release,
+        python=PYTHON,
+        closure=content(closure),
+        native=native.checksum(),
+        files=(sampled(str(library)),),
+        contract=Contract(VARIABLES, READS),
+        threads=("poller",),
+        modules=5000,
+        bytes=SIZE,
+        tables_bytes=TABLES,
+        accelerator=Accelerator.here(),
         tables=zlib.crc32((directory / MEMORY).read_bytes()[:TABLES]),
-    )  # fmt: skip
+    )
 
 
 @restores_here
@@ -120,9 +130,10 @@ CHANGES: dict[str, tuple[Callable[[Manifest], Manifest], str]] = {
     "GPU": (lambda found: replace(found, accelerator=Accelerator("", ("Tesla T4",))), "was Tesla T4"),
     "driver": (lambda found: replace(found, accelerator=Accelerator("999.1")), "was 999.1"),
     "environment": (
-        lambda found: replace(found, contract=Contract({**VARIABLES, "TOKEN": "hf_secret"}, READS)), "TOKEN has changed"
+        lambda found: replace(found, contract=Contract({**VARIABLES, "TOKEN": "hf_secret"}, READS)),
+        "TOKEN has changed",
     ),
-}  # fmt: skip
+}
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "absent": lambda library: library.unlink(),
@@ -243,10 +254,17 @@ def test_the_environment_is_compared_by_what_was_read(
 @pytest.mark.parametrize(
     "name",
     [
-        "GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "GOMP_SPINCOUNT", "MKL_DYNAMIC", "OPENBLAS_CORETYPE", "LD_AUDIT",
-        "OMP_THREAD_LIMIT", "OMP_MAX_ACTIVE_LEVELS", "OMP_NESTED",
+        "GLIBC_TUNABLES",
+        "MALLOC_TRIM_THRESHOLD_",
+        "GOMP_SPINCOUNT",
+        "MKL_DYNAMIC",
+        "OPENBLAS_CORETYPE",
+        "LD_AUDIT",
+        "OMP_THREAD_LIMIT",
+        "OMP_MAX_ACTIVE_LEVELS",
+        "OMP_NESTED",
     ],
-)  # fmt: skip
+)
 def test_what_native_code_read_when_it_was_loaded_holds_for_a_restored_process_alone(name: str) -> None:
     for before, after in ((VARIABLES, {**VARIABLES, name: "1"}), ({**VARIABLES, name: "2"}, VARIABLES)):
         contract = Contract(before, {})
@@ -262,9 +280,15 @@ def test_what_is_derived_again_may_differ(name: str) -> None:
 def test_what_is_captured_sees_the_images_own_variables_alone() -> None:
     """A pod has its user's tokens, and where its cluster's services are."""
     own = {
-        "PATH": "/usr/bin", "HOME": "/home/warmimage", "PYTHONHASHSEED": "0", "LD_LIBRARY_PATH": "/driver",
-        "NVIDIA_VISIBLE_DEVICES": "all", "HF_HUB_OFFLINE": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC",
-    }  # fmt: skip
+        "PATH": "/usr/bin",
+        "HOME": "/home/warmimage",
+        "PYTHONHASHSEED": "0",
+        "LD_LIBRARY_PATH": "/driver",
+        "NVIDIA_VISIBLE_DEVICES": "all",
+        "HF_HUB_OFFLINE": "1",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+    }
     pods = {"HF_TOKEN": "hf_x", "OPENAI_API_KEY": "sk-x", "KUBERNETES_SERVICE_HOST": "10.0.0.1", "HOSTNAME": "pod-1"}
     assert images_own({**own, **pods}, {"HF_HUB_OFFLINE", "HOSTNAME", "UNSET"}) == own
     assert images_own({**own, **pods}, {"HF_HUB_OFFLINE", "HF_TOKEN"}) == {**own, "HF_TOKEN": "hf_x"}

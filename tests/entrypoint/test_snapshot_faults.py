@@ -79,7 +79,8 @@ def test_without_a_fault_it_restores(captured: Image) -> None:
 DAMAGE: dict[str, tuple[Callable[[Image], object], str]] = {
     "a bit of the header": (lambda image: flip(image.snapshot / "memory", 20), "memory is damaged"),
     "a bit of the tables": (
-        lambda image: flip(image.snapshot / "memory", tables_bytes(image) - 1), "memory is damaged"
+        lambda image: flip(image.snapshot / "memory", tables_bytes(image) - 1),
+        "memory is damaged",
     ),
     "truncated": (lambda image: os.truncate(image.snapshot / "memory", 1 << 20), "has 1048576 bytes"),
     "empty": (lambda image: os.truncate(image.snapshot / "memory", 0), "has 0 bytes"),
@@ -87,22 +88,26 @@ DAMAGE: dict[str, tuple[Callable[[Image], object], str]] = {
     "missing": (lambda image: (image.snapshot / "memory").unlink(), "memory cannot be read: No such file"),
     "no manifest": (lambda image: (image.snapshot / "manifest.json").unlink(), "there is none in"),
     "a damaged manifest": (
-        lambda image: (image.snapshot / "manifest.json").write_text("{"), "its manifest cannot be read"
+        lambda image: (image.snapshot / "manifest.json").write_text("{"),
+        "its manifest cannot be read",
     ),
     "an older manifest": (
-        lambda image: (image.snapshot / "manifest.json").write_text('{"schema": 1}'), "another version"
+        lambda image: (image.snapshot / "manifest.json").write_text('{"schema": 1}'),
+        "another version",
     ),
     "a capture that declined": (
         lambda image: (image.snapshot / "manifest.json").rename(image.snapshot / "declined").write_text("no\n"),
         "none was captured: no",
     ),
     "a replaced library": (
-        lambda image: restores.modules(image).joinpath("libown.so").write_bytes(b"other"), "libown.so is not the file"
+        lambda image: restores.modules(image).joinpath("libown.so").write_bytes(b"other"),
+        "libown.so is not the file",
     ),
     "a library that is gone": (
-        lambda image: restores.modules(image).joinpath("libown.so").unlink(), "libown.so is not the file"
+        lambda image: restores.modules(image).joinpath("libown.so").unlink(),
+        "libown.so is not the file",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

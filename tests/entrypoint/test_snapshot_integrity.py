@@ -83,12 +83,15 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "cannot be verified: TypeError",
     ),
     "module absent": (lambda made: (made.parent / "engine.py").unlink(), MODULE_DIFFERS),
-    "module of another size": (lambda made: patch(made.parent / "engine.py", "imported = False\n", 1000),
-                               MODULE_DIFFERS),
-    "module of the same size and another time": (
-        lambda made: patch(made.parent / "engine.py", "imported = None\n", 1001), MODULE_DIFFERS
+    "module of another size": (
+        lambda made: patch(made.parent / "engine.py", "imported = False\n", 1000),
+        MODULE_DIFFERS,
     ),
-}  # fmt: skip
+    "module of the same size and another time": (
+        lambda made: patch(made.parent / "engine.py", "imported = None\n", 1001),
+        MODULE_DIFFERS,
+    ),
+}
 
 
 def test_nothing_is_found_where_nothing_has_changed(directory: Path) -> None:

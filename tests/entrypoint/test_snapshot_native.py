@@ -37,9 +37,15 @@ SEEDS = (1, 2)
 
 #: The compiler traps what the C standard leaves undefined: the child ends by a signal.
 SANITIZED = (
-    "-std=c11", "-O1", "-shared", "-fPIC", "-fno-stack-protector", "-nostdlib", "-fsanitize=undefined",
+    "-std=c11",
+    "-O1",
+    "-shared",
+    "-fPIC",
+    "-fno-stack-protector",
+    "-nostdlib",
+    "-fsanitize=undefined",
     "-fsanitize-trap=undefined",
-)  # fmt: skip
+)
 
 Compiler = Callable[..., Path]
 
@@ -59,8 +65,9 @@ def compiled_for_tests(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
         output = directory / "library.so"
         subprocess.run(
             [sys.executable, "-m", "ziglang", "cc", *SANITIZED, "-o", str(output), *sources],
-            cwd=directory / "native", check=True,
-        )  # fmt: skip
+            cwd=directory / "native",
+            check=True,
+        )
         return output
 
     return compile_library
@@ -95,9 +102,12 @@ def fuzz(library: Path, what: str, data: bytes, seed: int, folder: Path) -> subp
     file = folder / "input"
     file.write_bytes(data)
     return subprocess.run(
-        [sys.executable, str(FUZZ), str(library), what, str(file), str(seed), str(INPUTS)], capture_output=True,
-        text=True, check=False, timeout=300,
-    )  # fmt: skip
+        [sys.executable, str(FUZZ), str(library), what, str(file), str(seed), str(INPUTS)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -113,7 +123,8 @@ def test_damaged_tables_are_refused_and_never_followed(readers: Path, tables: by
 #: Checks of the readers, each left out: the fuzzing must find that.
 LEFT_OUT: dict[str, tuple[str, tuple[str, str, str]]] = {
     "tables inside the file": (
-        "tables", ("tables.c", "return offset <= end && length <= end - offset;", "return offset != end + 1;")
+        "tables",
+        ("tables.c", "return offset <= end && length <= end - offset;", "return offset != end + 1;"),
     ),
     "end of the last path": (
         "tables",
@@ -124,15 +135,18 @@ LEFT_OUT: dict[str, tuple[str, tuple[str, str, str]]] = {
         ("tables.c", 'if (tables->paths[i] >= header->names_length) return "a path lies outside its table";', ""),
     ),
     "the restorer's own range": (
-        "tables", ("tables.c", "return start + length <= OWN_START || start >= OWN_END;", "return 1;")
+        "tables",
+        ("tables.c", "return start + length <= OWN_START || start >= OWN_END;", "return 1;"),
     ),
     "symbols inside the vdso": (
-        "vdso", ("vdso.c", "if (image->count > (length - symbols) / sizeof(struct elf_symbol))", "if (0)")
+        "vdso",
+        ("vdso.c", "if (image->count > (length - symbols) / sizeof(struct elf_symbol))", "if (0)"),
     ),
-    "functions inside the vdso": ("vdso", (
-        "vdso.c", 'if (at > old_length - MACHINE_JUMP) return "a function of the vdso lies outside it";', ""
-    )),
-}  # fmt: skip
+    "functions inside the vdso": (
+        "vdso",
+        ("vdso.c", 'if (at > old_length - MACHINE_JUMP) return "a function of the vdso lies outside it";', ""),
+    ),
+}
 
 
 @pytest.mark.parametrize("check", LEFT_OUT)
@@ -162,8 +176,11 @@ def test_a_name_at_the_end_of_a_vdso_is_not_read_beyond_it(readers: Path, tmp_pa
     tail = b"__vdso_clock_gettim"
     start = library.offset(library.value(elf.NAMES))
     names[-len(tail) :] = tail
-    at = next(entry for entry in range(0, len(data), 8) if names[entry : entry + 16] == struct.pack(
-        "<QQ", elf.NAMES_BYTES, library.value(elf.NAMES_BYTES)))  # fmt: skip
+    at = next(
+        entry
+        for entry in range(0, len(data), 8)
+        if names[entry : entry + 16] == struct.pack("<QQ", elf.NAMES_BYTES, library.value(elf.NAMES_BYTES))
+    )
     struct.pack_into("<Q", names, at + 8, len(data) - start)
     symbols = library.offset(library.value(elf.SYMBOLS))
     for index in range(1, 4):

@@ -125,9 +125,14 @@ def test_nothing_of_the_restorer_is_left(probe: Image) -> None:
 def test_streams_are_the_containers(probe: Image) -> None:
     environment = probe.environment(**restores.variables(probe))
     done = subprocess.run(
-        [probe.python, "-I", "-S", str(probe.entrypoint), "read,given"], env=environment, input="by pipe\nö\n",
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        [probe.python, "-I", "-S", str(probe.entrypoint), "read,given"],
+        env=environment,
+        input="by pipe\nö\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.stdout.startswith("by pipe\nö\n{")
     assert (done.stderr, done.returncode, probe.tiers) == ("to standard error\n", 0, ["snapshot"])
 
@@ -172,10 +177,13 @@ def test_every_signal_reaches_it_once(captured: Image) -> None:
 
 def test_two_at_once(captured: Image, tmp_path: Path) -> None:
     """Each has its own memory: what one writes, the other does not see."""
-    captured.script("engine", "import sys, before\nbefore.LARGE[:9] = sys.argv[1].encode() * 9\n"
-                    "print('up', flush=True); sys.stdin.read()\n"
-                    "import time; time.sleep(0.3)\n"
-                    "print(bytes(before.LARGE[:9]).decode(), before.OBJECTS[7][0])\n")  # fmt: skip
+    captured.script(
+        "engine",
+        "import sys, before\nbefore.LARGE[:9] = sys.argv[1].encode() * 9\n"
+        "print('up', flush=True); sys.stdin.read()\n"
+        "import time; time.sleep(0.3)\n"
+        "print(bytes(before.LARGE[:9]).decode(), before.OBJECTS[7][0])\n",
+    )
     common = {**restores.variables(captured), "WARMIMAGE_PREFETCH": "off"}
     first_log, second_log = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
     with (

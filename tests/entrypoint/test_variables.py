@@ -10,22 +10,54 @@ import types
 from pathlib import Path
 
 import pytest
-from warmimage.entrypoint import environment, module_constants, python_locale, reapply_env
-from warmimage.entrypoint.derived import DERIVED
-from warmimage.entrypoint.environment import Contract, Reads
-from warmimage.entrypoint.variables import DECLINES, DERIVED_AGAIN, NO_EFFECT, TABLE, is_derived, row
+from warmimage.entrypoint.environment import import_environment, module_constants, python_locale, reapply
+from warmimage.entrypoint.environment.import_environment import Contract, Reads
+from warmimage.entrypoint.environment.reapply_devices import DERIVED
+from warmimage.entrypoint.environment.variables import DECLINES, DERIVED_AGAIN, NO_EFFECT, TABLE, is_derived, row
 
 from tests.docs.variables import variables_text
 
 #: What issue and design name: none may be without a row.
 NAMED = (
-    "TZ", "LANG", "LC_ALL", "LC_TIME", "LANGUAGE", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED",
-    "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "HOME", "USER",
-    "TMPDIR", "TRANSFORMERS_CACHE", "TRANSFORMERS_OFFLINE", "TRANSFORMERS_VERBOSITY", "VLLM_LOGGING_LEVEL",
-    "VLLM_CACHE_ROOT", "VLLM_NO_USAGE_STATS", "VLLM_WORKER_MULTIPROC_METHOD", "LD_LIBRARY_PATH", "PATH",
-    "MALLOC_ARENA_MAX", "OMP_NUM_THREADS", "OMP_PROC_BIND", "CUDA_VISIBLE_DEVICES", "CUDA_LAUNCH_BLOCKING",
-    "OTEL_SERVICE_NAME", "HF_ENDPOINT", "PYTHONPATH", "PROMETHEUS_MULTIPROC_DIR", "LOG_LEVEL", "NO_COLOR", "LD_PRELOAD",
-)  # fmt: skip
+    "TZ",
+    "LANG",
+    "LC_ALL",
+    "LC_TIME",
+    "LANGUAGE",
+    "PYTHONUNBUFFERED",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONHASHSEED",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "HOME",
+    "USER",
+    "TMPDIR",
+    "TRANSFORMERS_CACHE",
+    "TRANSFORMERS_OFFLINE",
+    "TRANSFORMERS_VERBOSITY",
+    "VLLM_LOGGING_LEVEL",
+    "VLLM_CACHE_ROOT",
+    "VLLM_NO_USAGE_STATS",
+    "VLLM_WORKER_MULTIPROC_METHOD",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "MALLOC_ARENA_MAX",
+    "OMP_NUM_THREADS",
+    "OMP_PROC_BIND",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_LAUNCH_BLOCKING",
+    "OTEL_SERVICE_NAME",
+    "HF_ENDPOINT",
+    "PYTHONPATH",
+    "PROMETHEUS_MULTIPROC_DIR",
+    "LOG_LEVEL",
+    "NO_COLOR",
+    "LD_PRELOAD",
+)
 
 #: Values to change a variable to; of those that decline by their value alone, one that does.
 VALUES = {
@@ -60,7 +92,7 @@ def test_every_derived_variable_of_the_table_has_a_handler_and_no_other_effect_h
     for variable in TABLE:
         for name in variable.names:
             if not name.endswith("*"):
-                assert (name in reapply_env.READERS or name in DERIVED) is (variable.effect == DERIVED_AGAIN), name
+                assert (name in reapply.READERS or name in DERIVED) is (variable.effect == DERIVED_AGAIN), name
     assert {variable.effect for variable in TABLE} == {NO_EFFECT, DERIVED_AGAIN, DECLINES}
 
 
@@ -92,10 +124,15 @@ def test_a_home_with_packages_declines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "declines"),
     [
-        (None, None, False), (None, "random", False), ("random", "", False), (None, "0", True), ("7", "7", False),
-        ("7", None, True), ("7", "8", True),
+        (None, None, False),
+        (None, "random", False),
+        ("random", "", False),
+        (None, "0", True),
+        ("7", "7", False),
+        ("7", None, True),
+        ("7", "8", True),
     ],
-)  # fmt: skip
+)
 def test_hash_seed(before: str | None, after: str | None, declines: bool) -> None:
     contract = Contract({"PYTHONHASHSEED": before} if before is not None else {}, {})
     reason = contract.broken({"PYTHONHASHSEED": after} if after is not None else {}, restored=True)
@@ -158,15 +195,23 @@ print(json.dumps([
 @pytest.mark.parametrize(
     "variables",
     [
-        {}, {"LANG": "C.UTF-8"}, {"LANG": "C"}, {"LANG": "POSIX"}, {"LANG": "xx_XX.UTF-8"}, {"LC_ALL": "C"},
-        {"LC_ALL": "C.UTF-8"}, {"LC_ALL": "xx_XX.UTF-8"}, {"LC_CTYPE": "C.UTF-8", "LANG": "xx_XX"},
-        {"LC_TIME": "C.UTF-8"}, {"LANG": "C.UTF-8", "LC_TIME": "C"},
+        {},
+        {"LANG": "C.UTF-8"},
+        {"LANG": "C"},
+        {"LANG": "POSIX"},
+        {"LANG": "xx_XX.UTF-8"},
+        {"LC_ALL": "C"},
+        {"LC_ALL": "C.UTF-8"},
+        {"LC_ALL": "xx_XX.UTF-8"},
+        {"LC_CTYPE": "C.UTF-8", "LANG": "xx_XX"},
+        {"LC_TIME": "C.UTF-8"},
+        {"LANG": "C.UTF-8", "LC_TIME": "C"},
     ],
     ids=str,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("start", [{}, {"LANG": "C.UTF-8"}], ids=str)
 def test_locale_is_that_of_a_new_interpreter(start: dict[str, str], variables: dict[str, str]) -> None:
-    package = str(Path(environment.__file__).parents[2])
+    package = str(Path(import_environment.__file__).parents[2])
 
     def say(own: dict[str, str], *words: str) -> list[str]:
         command = [sys.executable, "-c", LOCALE, json.dumps(variables), *words]
@@ -213,7 +258,7 @@ def test_constants_are_computed_again_and_copies_follow(tmp_path: Path, monkeypa
 LATE = """
 import os, sys, tempfile, time
 sys.path.insert(0, sys.argv[1])
-from warmimage.entrypoint.environment import Contract
+from warmimage.entrypoint.environment.import_environment import Contract
 contract = Contract(dict(os.environ), {})
 tempfile.gettempdir()
 for pair in sys.argv[2:]:
@@ -228,7 +273,7 @@ os._exit(0)  # what is in a buffer is lost
 
 
 def test_time_zone_temporary_directory_and_buffering_follow(tmp_path: Path) -> None:
-    package = str(Path(environment.__file__).parents[2])
+    package = str(Path(import_environment.__file__).parents[2])
     words = ["TZ=XXX-9", f"TMPDIR={tmp_path}", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1"]
     own = {"PATH": os.environ["PATH"]}
 
@@ -244,5 +289,5 @@ def test_a_handler_that_fails_is_told_by_its_variables(monkeypatch: pytest.Monke
     def fail() -> None:
         raise LookupError("gone")
 
-    monkeypatch.setattr(environment, "HANDLERS", (reapply_env.Handler(fail, ("A", "B")),))
+    monkeypatch.setattr(import_environment, "HANDLERS", (reapply.Handler(fail, ("A", "B")),))
     assert Contract({"A": "1"}, {}).derive({"A": "2", "C": "3"}) == {"A": "LookupError('gone')"}

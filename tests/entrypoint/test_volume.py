@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from warmimage.entrypoint.volume import VolumeError, check
+from warmimage.entrypoint.model.volume import VolumeError, check
 
 from .harness import Image
 

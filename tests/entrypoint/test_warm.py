@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from warmimage.entrypoint.memory import Limit
-from warmimage.entrypoint.pagecache import resident_bytes
+from warmimage.entrypoint.pagecache.headroom import Limit
+from warmimage.entrypoint.pagecache.residency import EXACT, SAMPLED, UNKNOWN
+from warmimage.entrypoint.pagecache.syscalls import resident_bytes
 from warmimage.entrypoint.warm import readiness
 from warmimage.entrypoint.warm.budget import Budget, budget
-from warmimage.entrypoint.warm.ledger import Ledger
-from warmimage.entrypoint.warm.residency import EXACT, SAMPLED, UNKNOWN
+from warmimage.entrypoint.warm.tracker import Ledger
 
 from .harness import Image, evict
 from .test_prefetch import undisturbed
@@ -101,8 +101,10 @@ def test_evicted_bytes_are_noticed_counted_and_read_again(tmp_path: Path) -> Non
     assert [resident_bytes(str(path)) for path in (first, second)] == [4 * MIB, 6 * MIB]
     assert warmer.state().ready, "a server that has started once stays in service"
     assert [event["event"] for event in events(timeline) if event["event"] in ("warm.lost", "warm.ready")] == [
-        "warm.ready", "warm.lost", "warm.ready",
-    ]  # fmt: skip
+        "warm.ready",
+        "warm.lost",
+        "warm.ready",
+    ]
 
 
 @undisturbed
@@ -138,9 +140,10 @@ def test_a_memory_limit_that_is_too_small_is_named() -> None:
     limit = Limit("/sys/fs/cgroup/memory.max", 50 * MIB, 10 * MIB)
     found = budget(None, 0, [host, limit])
     assert found == Budget(
-        36 * MIB, False,
+        36 * MIB,
+        False,
         "the container's memory limit of 50.0 MiB (/sys/fs/cgroup/memory.max) leaves 40.0 MiB for the page cache",
-    )  # fmt: skip
+    )
     assert budget(20 * MIB, 0, [host, limit]) == Budget(20 * MIB, True, "the budget of 20.0 MiB")
     assert budget(60 * MIB, 0, [host, limit]) == found, "what is allowed beyond the limit is not to be had"
     assert budget(None, 50 * MIB, [host]).size == 135 * MIB, "what we pin is ours"
@@ -239,7 +242,7 @@ def test_of_the_files_of_others_samples_are_taken_and_said_to_be_samples(
     evict(path)
     path.chmod(0o444)
     os.chown(path, 65534, 65534)
-    ask = "from warmimage.entrypoint.warm.residency import Residency; "
+    ask = "from warmimage.entrypoint.pagecache.residency import Residency; "
     ask += f"print(*Residency().of_file({str(path)!r}, {20 * MIB}))"
 
     def asked() -> tuple[int, str]:

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from warmimage.entrypoint.pagecache import resident_bytes
-from warmimage.entrypoint.warm.face import PACKAGES
+from warmimage.entrypoint.pagecache.syscalls import resident_bytes
+from warmimage.entrypoint.warm.http_api import PACKAGES
 
 from .harness import SOURCE, evict
 from .test_prefetch import undisturbed

@@ -22,12 +22,12 @@ import pytest
 from warmimage import engines
 from warmimage.entrypoint.warm import backoff
 from warmimage.entrypoint.warm.backoff import BackOff, Pause
-from warmimage.entrypoint.warm.ledger import File
-from warmimage.entrypoint.warm.node import Label
-from warmimage.entrypoint.warm.pace import Pace
+from warmimage.entrypoint.warm.node_label import Label
 from warmimage.entrypoint.warm.pins import Pins
 from warmimage.entrypoint.warm.pressure import Pressure, stalled
+from warmimage.entrypoint.warm.rate_limit import Pace
 from warmimage.entrypoint.warm.targets import Places
+from warmimage.entrypoint.warm.tracker import File
 
 from .test_prefetch import undisturbed
 from .warming import MIB, events, model, wait_for, warming
@@ -165,7 +165,7 @@ def test_a_limit_on_locked_memory_is_said_and_costs_nothing_else(tmp_path: Path)
     (path,) = model(tmp_path / "model", 4 * MIB)
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))\n"
-        "from warmimage.entrypoint.warm.pins import Pins\nfrom warmimage.entrypoint.warm.ledger import File\n"
+        "from warmimage.entrypoint.warm.pins import Pins\nfrom warmimage.entrypoint.warm.tracker import File\n"
         f"pins = Pins(); pins.keep([File({str(path)!r}, {4 * MIB}, share={4 * MIB})]); print(pins.size, pins.refused)"
     )
     setpriv = ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-all", "--reuid=65534", "--clear-groups"]
@@ -194,9 +194,13 @@ def test_hot_files_are_those_of_the_closure_and_what_starts_the_container(tmp_pa
     places = Places(closure=str(root / "closure.json"), plan=str(root / "plan.json"), root=str(root))
     found = places.find("image")
     assert found.paths == (
-        str(root / "plan.json"), str(root / "closure.json"), str(root / "entrypoint" / "main.py"),
-        "/lib/b.so", "/lib/a.py", "/lib/torch.so",
-    )  # fmt: skip
+        str(root / "plan.json"),
+        str(root / "closure.json"),
+        str(root / "entrypoint" / "main.py"),
+        "/lib/b.so",
+        "/lib/a.py",
+        "/lib/torch.so",
+    )
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"files": 1}'])
@@ -243,9 +247,13 @@ def test_folders_that_are_named_are_read_as_the_images_engine_does(tmp_path: Pat
         loading = {**loading, "unread_formats": dict(loading["unread_formats"])}
         plan = {
             "engine": {"command": [engine], "args": arguments, "directory": "/", "loading": loading},
-            "model": {"path": "/model"}, "weights": "mount", "python": "", "tiers": [], "start": "auto",
+            "model": {"path": "/model"},
+            "weights": "mount",
+            "python": "",
+            "tiers": [],
+            "start": "auto",
             "tool_version": "",
-        }  # fmt: skip
+        }
         (tmp_path / "plan.json").write_text(json.dumps(plan))
         places = Places((str(tmp_path / "one"), str(tmp_path / "two")), plan=str(tmp_path / "plan.json"))
         answer = places.find("weights")
@@ -310,10 +318,29 @@ def api(folder: Path) -> Iterator[dict[str, str]]:
         pytest.skip("openssl is not installed")
     key, certificate = folder / "key.pem", folder / "ca.crt"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=kubernetes", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=kubernetes",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+        ],
+        check=True,
+        capture_output=True,
+    )
     (folder / "token").write_text("a-token\n")
     Api.labels.clear()
     Api.asked.clear()
@@ -326,9 +353,10 @@ def api(folder: Path) -> Iterator[dict[str, str]]:
         thread.start()
         try:
             yield {
-                "KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(server.server_address[1]),
+                "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+                "KUBERNETES_SERVICE_PORT": str(server.server_address[1]),
                 "NODE_NAME": "node-1",
-            }  # fmt: skip
+            }
         finally:
             server.shutdown()
             thread.join()
@@ -379,11 +407,11 @@ def test_outside_of_a_pod_there_is_no_label() -> None:
 
 
 def test_ports_in_use_and_free_ones() -> None:
-    from warmimage.entrypoint.warm import face
+    from warmimage.entrypoint.warm import http_api
 
-    with face.listen(0) as listening:
+    with http_api.listen(0) as listening:
         port = listening.getsockname()[1]
         with pytest.raises(OSError, match=r"in use"):
-            face.listen(port).close()
+            http_api.listen(port).close()
         with socket.create_connection(("127.0.0.1", port), timeout=5):
             pass

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warmimage.entrypoint.pagecache import resident_bytes
+from warmimage.entrypoint.pagecache.residency import EXACT, Residency
+from warmimage.entrypoint.pagecache.syscalls import resident_bytes
 from warmimage.entrypoint.timeline import Timeline
 from warmimage.entrypoint.warm import command
-from warmimage.entrypoint.warm.ledger import File, Ledger
+from warmimage.entrypoint.warm.loop import Warmer
 from warmimage.entrypoint.warm.options import Options
 from warmimage.entrypoint.warm.pins import Pins
 from warmimage.entrypoint.warm.reading import Reading
-from warmimage.entrypoint.warm.residency import EXACT, Residency
 from warmimage.entrypoint.warm.targets import Found, Places
-from warmimage.entrypoint.warm.warmer import Warmer
+from warmimage.entrypoint.warm.tracker import File, Ledger
 
 from .harness import SOURCE, evict
 from .test_prefetch import undisturbed

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from warmimage.entrypoint.warm import readiness
-from warmimage.entrypoint.warm.face import PACKAGES
+from warmimage.entrypoint.warm.http_api import PACKAGES
 
 from tests.support.slow_volume import mounted
 
@@ -77,7 +77,8 @@ def test_a_slow_volume_on_a_workstation_is_shown_as_json(tmp_path: Path) -> None
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout)
         assert {Path(file["path"]).name: (file["resident"], file["known"]) for file in told["files"]} == {
-            "config.json": (2, "exact"), "model-00001-of-00001.safetensors": (6 * MIB, "exact"),
-        }  # fmt: skip
+            "config.json": (2, "exact"),
+            "model-00001-of-00001.safetensors": (6 * MIB, "exact"),
+        }
         asked = [(offset, size) for name, offset, size in volume.requests() if name.endswith(".safetensors")]
         assert sum(size for _, size in asked) == 6 * MIB, "each byte once"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from warmimage import engines
-from warmimage.entrypoint import hubs, weights
+from warmimage.entrypoint.model import hub_cache, weights
+from warmimage.entrypoint.model.weights import Model
 from warmimage.entrypoint.settings import Settings
-from warmimage.entrypoint.weights import Model
 
 SETTINGS = Callable[..., Settings]
 
@@ -25,11 +25,13 @@ def start(tmp_path: Path) -> SETTINGS:
         loading = engines.get(engine).loading
         plan = {
             "engine": {
-                "command": [engine, "serve", str(tmp_path / "model")], "args": [], "directory": str(tmp_path),
+                "command": [engine, "serve", str(tmp_path / "model")],
+                "args": [],
+                "directory": str(tmp_path),
                 "loading": {**vars(loading), "unread_formats": dict(loading.unread_formats)},
             },
             "model": {"path": str(tmp_path / "model")},
-        }  # fmt: skip
+        }
         variables = {"HOME": str(tmp_path / "home"), **(environment or {})}
         return Settings(plan, arguments, variables, "auto", "", "")
 
@@ -65,8 +67,13 @@ def test_configuration_comes_first_and_shards_in_load_order(tmp_path: Path) -> N
     write(tmp_path, *SHARDS, *CONFIG, "README.md", "figure.png", "vocab.txt", "chat_template.jinja", ".hidden.json")
     model = weights.in_directory(str(tmp_path))
     assert names(model) == [
-        "chat_template.jinja", "config.json", "generation_config.json", "tokenizer.json", "vocab.txt", *SHARDS,
-    ]  # fmt: skip
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "vocab.txt",
+        *SHARDS,
+    ]
     assert model.size == sum(os.path.getsize(path) for path in model.files)
 
 
@@ -198,9 +205,12 @@ def test_the_caches_place_is_that_of_the_client_itself(tmp_path: Path, monkeypat
         environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], **variables}
         asked = subprocess.run(
             [sys.executable, "-c", "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"],
-            env=environment, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        assert hubs.hub_cache(environment) == asked.stdout.strip()
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert hub_cache.hub_cache(environment) == asked.stdout.strip()
 
 
 def test_the_revision_that_the_engine_is_told_is_the_one_that_is_read(start: SETTINGS, tmp_path: Path) -> None:
@@ -230,10 +240,11 @@ def test_the_download_folder_wins_and_configuration_may_be_in_the_other(
 @pytest.mark.parametrize(
     "folder",
     [
-        "home/.cache/modelscope/hub/models/org/name___5", "home/.cache/modelscope/hub/org/name___5",
+        "home/.cache/modelscope/hub/models/org/name___5",
+        "home/.cache/modelscope/hub/org/name___5",
         "home/.cache/modelscope/models/org--name.5/snapshots/master",
     ],
-)  # fmt: skip
+)
 def test_modelscope_is_asked_where_the_engine_asks_it(start: SETTINGS, tmp_path: Path, folder: str) -> None:
     hub(tmp_path / "home/.cache/huggingface/hub", "org/name.5", "abc", "wrong.safetensors")
     write(tmp_path / folder, "right.safetensors")
@@ -257,11 +268,14 @@ def test_modelscopes_own_cache_variable_and_the_download_folder(start: SETTINGS,
 @pytest.mark.parametrize(
     ("engine", "variable", "value", "asked"),
     [
-        ("vllm", "VLLM_USE_MODELSCOPE", "TRUE", True), ("vllm", "VLLM_USE_MODELSCOPE", "1", False),
-        ("sglang", "SGLANG_USE_MODELSCOPE", "True", True), ("sglang", "SGLANG_USE_MODELSCOPE", "1", True),
-        ("sglang", "SGLANG_USE_MODELSCOPE", "0", False), ("sglang", "SGLANG_USE_MODELSCOPE", "", False),
+        ("vllm", "VLLM_USE_MODELSCOPE", "TRUE", True),
+        ("vllm", "VLLM_USE_MODELSCOPE", "1", False),
+        ("sglang", "SGLANG_USE_MODELSCOPE", "True", True),
+        ("sglang", "SGLANG_USE_MODELSCOPE", "1", True),
+        ("sglang", "SGLANG_USE_MODELSCOPE", "0", False),
+        ("sglang", "SGLANG_USE_MODELSCOPE", "", False),
     ],
-)  # fmt: skip
+)
 def test_each_engine_has_its_own_words_for_true(
     start: SETTINGS, engine: str, variable: str, value: str, asked: bool
 ) -> None:
@@ -303,7 +317,7 @@ def test_a_model_in_an_object_store_is_declined(start: SETTINGS, name: str) -> N
 def test_no_name_leads_out_of_the_cache(start: SETTINGS, tmp_path: Path, name: str) -> None:
     for folder in ("huggingface/hub", "modelscope/hub/models", "modelscope/models"):
         (tmp_path / "home/.cache" / folder).mkdir(parents=True)
-    found = hubs.find(name, "main", "", {"HOME": str(tmp_path / "home")}, modelscope=True)
+    found = hub_cache.find(name, "main", "", {"HOME": str(tmp_path / "home")}, modelscope=True)
     assert found == ""
 
 
@@ -313,10 +327,10 @@ def test_no_revision_leads_out_of_the_cache(tmp_path: Path, revision: str) -> No
     hub(cache, "org/name", "abc", "a.safetensors")
     for folder in (tmp_path / "other", cache / "other", cache / "x"):
         write(folder, "x.safetensors")
-    assert hubs.find("org/name", revision, str(cache), {}, modelscope=False) == ""
+    assert hub_cache.find("org/name", revision, str(cache), {}, modelscope=False) == ""
     for ref in ("v1", "v2"):  # a ref's text is somebody's file too
         (cache / "models--org--name" / "refs" / ref).write_text("../../other" if ref == "v1" else "..")
-        assert hubs.find("org/name", ref, str(cache), {}, modelscope=False) == ""
+        assert hub_cache.find("org/name", ref, str(cache), {}, modelscope=False) == ""
 
 
 def test_what_is_no_text_or_no_number_is_no_crash(start: SETTINGS, tmp_path: Path) -> None:

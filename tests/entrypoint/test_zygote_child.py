@@ -24,13 +24,19 @@ def probe(image: Image) -> Path:
 @pytest.mark.parametrize(
     ("method", "changes"),
     [
-        ("spawn", []), ("spawn", ["with_environment", "with_place"]), ("spawn", ["with_raised_limit"]),
-        ("spawn", ["with_scheduling", "with_limits", "with_group"]), ("spawn", ["with_signals", "with_threads"]),
-        ("spawn", ["with_file", "with_input_closed"]), ("spawn", ["with_terminal"]), ("spawn", ["with_python_state"]),
-        ("forkserver", []), ("forkserver", ["with_environment", "with_place", "with_signals", "with_python_state"]),
+        ("spawn", []),
+        ("spawn", ["with_environment", "with_place"]),
+        ("spawn", ["with_raised_limit"]),
+        ("spawn", ["with_scheduling", "with_limits", "with_group"]),
+        ("spawn", ["with_signals", "with_threads"]),
+        ("spawn", ["with_file", "with_input_closed"]),
+        ("spawn", ["with_terminal"]),
+        ("spawn", ["with_python_state"]),
+        ("forkserver", []),
+        ("forkserver", ["with_environment", "with_place", "with_signals", "with_python_state"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
-)  # fmt: skip
+)
 def test_child_is_as_a_spawned_one(image: Image, probe: Path, tmp_path: Path, method: str, changes: list[str]) -> None:
     reports = {}
     # A process of `forkserver` is held to what `spawn` makes: nearer to its requester than a forkserver ever is.
@@ -38,9 +44,17 @@ def test_child_is_as_a_spawned_one(image: Image, probe: Path, tmp_path: Path, me
         folder = tmp_path / "work"
         folder.mkdir()
         done = zygotes.run(
-            image, probe, start, *changes, tier=tier, cwd=folder, PROBE="before", PROBE_OLD="old",
-            PYTHONFAULTHANDLER="1", LANG="C.UTF-8",
-        )  # fmt: skip
+            image,
+            probe,
+            start,
+            *changes,
+            tier=tier,
+            cwd=folder,
+            PROBE="before",
+            PROBE_OLD="old",
+            PYTHONFAULTHANDLER="1",
+            LANG="C.UTF-8",
+        )
         assert (done.stderr, done.returncode) == ("", 0), tier
         reports[tier] = json.loads(done.stdout)
         assert (reports[tier].pop("method"), reports[tier]["argv"].pop(1)) == (start, start)

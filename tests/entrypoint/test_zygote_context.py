@@ -76,10 +76,15 @@ def test_children_of_children_are_forked_too(image: Image) -> None:
     done = zygotes.run(image, script, "spawn", "forkserver", "spawn", "forkserver")
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
-        "1 SpawnProcess-1 True MainProcess True", "2 ForkServerProcess-1:1 True SpawnProcess-1 True",
+        "1 SpawnProcess-1 True MainProcess True",
+        "2 ForkServerProcess-1:1 True SpawnProcess-1 True",
         "3 SpawnProcess-1:1:1 True ForkServerProcess-1:1 True",
-        "4 ForkServerProcess-1:1:1:1 True SpawnProcess-1:1:1 True", "4 0", "3 0", "2 0", "1 0",
-    ]  # fmt: skip
+        "4 ForkServerProcess-1:1:1:1 True SpawnProcess-1:1:1 True",
+        "4 0",
+        "3 0",
+        "2 0",
+        "1 0",
+    ]
     assert len(zygotes.forked(image)) == 4
 
 

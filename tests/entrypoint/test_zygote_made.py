@@ -47,8 +47,11 @@ def test_variables_that_imports_set_are_those_of_plain(image: Image, tmp_path: P
     image.closure({"modules": ["setting"], "files": [], "libraries": []})
     script = image.script("served", ENGINE)
     variables = {
-        "PYTHONPATH": str(image.model), "MADE_OVER": "the user's", "MADE_OWN": "the user's", "MADE_GONE": "the user's",
-    }  # fmt: skip
+        "PYTHONPATH": str(image.model),
+        "MADE_OVER": "the user's",
+        "MADE_OWN": "the user's",
+        "MADE_GONE": "the user's",
+    }
     plain = zygotes.run(image, script, tier="plain", **variables)
     done = zygotes.run(image, script, **variables)
     assert done.stdout == plain.stdout, os.linesep.join((plain.stdout, done.stdout, done.stderr))

@@ -82,12 +82,15 @@ def test_start_that_ends_at_once(three: Image) -> None:
 @pytest.mark.parametrize(
     ("text", "offence"),
     [
-        ("import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=False, name='poller').start()",
-         "Python thread poller"),
+        (
+            "import threading, time\n"
+            "threading.Thread(target=time.sleep, args=(9,), daemon=False, name='poller').start()",
+            "Python thread poller",
+        ),
         ("import socket\nLISTENER = socket.create_server(('127.0.0.1', 0))", "listening socket 0100007F:"),
         ("import subprocess\nCHILD = subprocess.Popen(['sleep', '2'])", "child process "),
     ],
-)  # fmt: skip
+)
 def test_import_that_leaves_what_a_fork_would_lose(three: Image, text: str, offence: str) -> None:
     module(three, "unfit", text)
     ended = three.run("out:here", "end:0", PYTHONPATH=str(three.model))
@@ -99,7 +102,7 @@ def test_import_that_leaves_what_a_fork_would_lose(three: Image, text: str, offe
 
 
 def test_import_that_ends_the_interpreter(three: Image) -> None:
-    module(three, "deadly", "import os\nif 'zygote.py' in ' '.join(__import__('sys').orig_argv): os._exit(9)\n")
+    module(three, "deadly", "import os\nif 'zygote' in __import__('sys').orig_argv: os._exit(9)\n")
     assert three.run("out:here", "end:0", PYTHONPATH=str(three.model)).out == b"here\n"
     assert tiers(three) == ["zygote", "preload"]
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from warmimage.entrypoint.timeline import Timeline
+from warmimage.entrypoint.warm.loop import Warmer
 from warmimage.entrypoint.warm.options import Options
 from warmimage.entrypoint.warm.targets import Places
-from warmimage.entrypoint.warm.warmer import Warmer
 
 from .harness import SOURCE
 

@@ -145,38 +145,75 @@ def report():
     parent = multiprocessing.parent_process()
     process = multiprocessing.current_process()
     return {
-        "environment": dict(os.environ), "bytes": {repr(key): repr(os.environb[key]) for key in os.environb},
+        "environment": dict(os.environ),
+        "bytes": {repr(key): repr(os.environb[key]) for key in os.environb},
         "passed_on": subprocess.run(
             ["/bin/sh", "-c", "echo $PROBE $PROBE_NEW $PROBE_OLD $PROBE_UNSEEN"], capture_output=True, text=True
         ).stdout,
-        "directory": os.getcwd(), "nice": os.nice(0), "cpus": sorted(os.sched_getaffinity(0)),
+        "directory": os.getcwd(),
+        "nice": os.nice(0),
+        "cpus": sorted(os.sched_getaffinity(0)),
         "limits": {name: resource.getrlimit(value) for name, value in vars(resource).items() if name[:7] == "RLIMIT_"},
         "oom": open("/proc/self/oom_score_adj").read(),
         "kernel": status(
-            "Umask", "SigBlk", "SigIgn", "SigCgt", "Threads", "NoNewPrivs", "CapEff", "Seccomp", "Uid", "Gid",
+            "Umask",
+            "SigBlk",
+            "SigIgn",
+            "SigCgt",
+            "Threads",
+            "NoNewPrivs",
+            "CapEff",
+            "Seccomp",
+            "Uid",
+            "Gid",
         ),
         "signals": [str(signal.getsignal(number)).partition(" at ")[0] for number in sorted(signal.valid_signals())],
-        "leads": os.getpgid(0) == os.getppid(), "session": os.getsid(0) == os.getsid(os.getppid()),
-        "files": files(), "terminals": [number in range(3) and os.isatty(number) for number in range(3)],
+        "leads": os.getpgid(0) == os.getppid(),
+        "session": os.getsid(0) == os.getsid(os.getppid()),
+        "files": files(),
+        "terminals": [number in range(3) and os.isatty(number) for number in range(3)],
         "streams": [
-            "closed" if stream and stream.closed else stream and [
-                stream.name, stream.mode, stream.encoding, stream.errors, stream.line_buffering, stream.write_through,
-                stream.newlines, stream.isatty(), stream.fileno(), type(stream.buffer).__name__,
-            ] for stream in (sys.__stdin__, sys.__stdout__, sys.__stderr__)
+            "closed"
+            if stream and stream.closed
+            else stream
+            and [
+                stream.name,
+                stream.mode,
+                stream.encoding,
+                stream.errors,
+                stream.line_buffering,
+                stream.write_through,
+                stream.newlines,
+                stream.isatty(),
+                stream.fileno(),
+                type(stream.buffer).__name__,
+            ]
+            for stream in (sys.__stdin__, sys.__stdout__, sys.__stderr__)
         ],
         "same_streams": [sys.stdout is sys.__stdout__, sys.stderr is sys.__stderr__, sys.stdin is sys.__stdin__],
-        "argv": sys.argv, "path": sys.path, "flags": list(sys.flags), "executable": sys.executable,
+        "argv": sys.argv,
+        "path": sys.path,
+        "flags": list(sys.flags),
+        "executable": sys.executable,
         "words": [re.sub(r"\d+", "N", word) for word in sys.orig_argv],
         "interpreter": [sys.prefix, sys.base_prefix, sys.warnoptions, sys._xoptions, sys.getrecursionlimit()],
         "main": [
-            __main__.__name__, __main__.__file__, str(__main__.__spec__), __main__ is sys.modules["__mp_main__"],
-            __main__.__dict__ is globals(), type(__main__.__builtins__).__name__,
+            __main__.__name__,
+            __main__.__file__,
+            str(__main__.__spec__),
+            __main__ is sys.modules["__mp_main__"],
+            __main__.__dict__ is globals(),
+            type(__main__.__builtins__).__name__,
         ],
         "at_import": VALUE,
-        "title": re.sub(r"\d+", "N", title)[:60], "comm": comm, "exe": os.readlink("/proc/self/exe"),
+        "title": re.sub(r"\d+", "N", title)[:60],
+        "comm": comm,
+        "exe": os.readlink("/proc/self/exe"),
         "process": [
-            process.name, process.daemon,
-            bytes(process.authkey) == b"probe" or len(process.authkey), process.pid == os.getpid(),
+            process.name,
+            process.daemon,
+            bytes(process.authkey) == b"probe" or len(process.authkey),
+            process.pid == os.getpid(),
         ],
         "parent": [parent.name, parent.pid == os.getppid(), parent.is_alive()],
         "method": multiprocessing.get_start_method(),
@@ -191,7 +228,7 @@ def report():
         "times": [sum(os.times()[2:4]), signal.getitimer(signal.ITIMER_REAL)],
         "tool": "json.tool" in sys.modules,
         "subreaper": subreaper(),
-    }  # fmt: skip
+    }
 
 
 def subreaper():

@@ -15,7 +15,7 @@ MODULES = ("json.decoder", "decimal", "asyncio", "concurrent.futures.process", "
 
 def zygote_words(image: Image, script: Path, *words: str) -> list[str]:
     """Return the command line by which the tier runs a script; its modules are those of the image's closure."""
-    return [image.python, str(image.entrypoint / "zygote.py"), str(image.timeline), str(script), *words]
+    return [image.python, image.main, "zygote", str(image.timeline), str(script), *words]
 
 
 def run(
@@ -32,9 +32,15 @@ def run(
     image.timeline.unlink(missing_ok=True)
     command = zygote_words(image, script, *words) if tier == "zygote" else [str(script), *words]
     return subprocess.run(
-        [*prefix, *command], cwd=cwd or image.root, env=image.environment(**variables), stdin=stdin, text=True,
-        capture_output=True, check=False, timeout=60,
-    )  # fmt: skip
+        [*prefix, *command],
+        cwd=cwd or image.root,
+        env=image.environment(**variables),
+        stdin=stdin,
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
 
 
 def reasons(image: Image) -> list[str]:

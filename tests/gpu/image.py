@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from warmimage import context, engines, planner
-from warmimage.base import Base
-from warmimage.config import Config
-from warmimage.model import Model
+from warmimage import engines
+from warmimage.build import context, planner
+from warmimage.build.planner import FOLDERS, Inputs, make_plan
+from warmimage.build.record_closure import closure_of
+from warmimage.config.model import Config
+from warmimage.inputs.base_image import Base
+from warmimage.inputs.model import Model
 from warmimage.plan import ClosurePlan, Plan
-from warmimage.planner import FOLDERS, Inputs, make_plan
-from warmimage.recording import closure_of
 
 ROOT = Path(FOLDERS.root)
 HOME = Path(FOLDERS.home)
@@ -85,9 +86,13 @@ def lay_out(engine: Engine) -> Plan:
     script.write_text(f"#!{engine.python}\n{_SCRIPT}", encoding="utf-8")
     script.chmod(0o755)
     config = Config(
-        model=str(MODEL), engine="vllm", accelerator=engine.accelerator, args=engine.arguments, served_name=NAME,
+        model=str(MODEL),
+        engine="vllm",
+        accelerator=engine.accelerator,
+        args=engine.arguments,
+        served_name=NAME,
         user=0,
-    )  # fmt: skip
+    )
     model = Model(NAME, NAME, MODEL, None, "Qwen2ForCausalLM", "qwen2", 0)
     base = Base("here", "here", None, engine.python, "3.12", "", platform.machine(), engine.version(), "")
     adapter = engines.get("vllm")
@@ -128,9 +133,13 @@ def bake_closure(plan: Plan, engine: Engine, events: Sequence[dict[str, object]]
     file = ROOT / "imports.json"
     file.write_text(json.dumps(context.imports(plan), indent=1), encoding="utf-8")
     _run(
-        engine.python, str(ROOT / "entrypoint" / "record.py"), str(file), str(ROOT / "closure.json"),
+        engine.python,
+        str(ROOT / "entrypoint"),
+        "record-closure",
+        str(file),
+        str(ROOT / "closure.json"),
         env={**engine.environment(), **plan.environment, "PYTHONDONTWRITEBYTECODE": "1"},
-    )  # fmt: skip
+    )
     return plan
 
 

@@ -33,16 +33,20 @@ def steady(address: tuple[str, int], model: str, seconds: float) -> dict[str, fl
     answered = sum(began <= moment <= ended for moment in done)
     span = ended - began
     return {
-        "seconds": round(span, 2), "tokens_per_second": round((after - before) / span, 1),
+        "seconds": round(span, 2),
+        "tokens_per_second": round((after - before) / span, 1),
         "requests_per_second": round(answered / span, 3),
-    }  # fmt: skip
+    }
 
 
 def _ask_on(address: tuple[str, int], model: str, stop: threading.Event, done: list[float], number: int) -> None:
     body = {
-        "model": model, "prompt": f"{number} the quick brown fox", "max_tokens": TOKENS, "temperature": 0,
+        "model": model,
+        "prompt": f"{number} the quick brown fox",
+        "max_tokens": TOKENS,
+        "temperature": 0,
         "ignore_eos": True,
-    }  # fmt: skip
+    }
     while not stop.is_set():
         try:
             with closing(http.client.HTTPConnection(*address, timeout=60)) as connection:

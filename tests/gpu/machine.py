@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from warmimage.entrypoint.accelerator import Accelerator
+from warmimage.entrypoint.kernel.gpus import Accelerator
 
 #: MiB of GPU memory below which nobody uses it.
 FREE = 2000
@@ -36,10 +36,14 @@ def facts() -> dict[str, Any]:
         memory = int(file.readline().split()[1]) * 1024
     models = [row for row in Path("/proc/cpuinfo").read_text().splitlines() if row.startswith("model name")]
     return {
-        "gpus": gpus(), "accelerator": Accelerator.here().to_dict(), "kernel": os.uname().release,
-        "cpus": os.cpu_count(), "cpu": models[0].partition(":")[2].strip() if models else "", "memory_bytes": memory,
+        "gpus": gpus(),
+        "accelerator": Accelerator.here().to_dict(),
+        "kernel": os.uname().release,
+        "cpus": os.cpu_count(),
+        "cpu": models[0].partition(":")[2].strip() if models else "",
+        "memory_bytes": memory,
         "wall": time.time(),
-    }  # fmt: skip
+    }
 
 
 def wait_free() -> float:

@@ -53,13 +53,26 @@ def make(name: str, folder: Path) -> Path:
 def _write(shape: Shape, folder: Path) -> None:
     words = _write_tokenizer(folder)
     config = {
-        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": shape.hidden, "hidden_act": "silu",
-        "intermediate_size": shape.intermediate, "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads, "vocab_size": shape.vocabulary,
-        "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "initializer_range": 0.02,
-        "tie_word_embeddings": shape.tied, "torch_dtype": "bfloat16", "bos_token_id": 0, "eos_token_id": 2,
-        "use_cache": True, "attention_dropout": 0.0,
-    }  # fmt: skip
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "hidden_size": shape.hidden,
+        "hidden_act": "silu",
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "vocab_size": shape.vocabulary,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "initializer_range": 0.02,
+        "tie_word_embeddings": shape.tied,
+        "torch_dtype": "bfloat16",
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "use_cache": True,
+        "attention_dropout": 0.0,
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     generation = {"bos_token_id": 0, "eos_token_id": 2, "do_sample": False}
     (folder / "generation_config.json").write_text(json.dumps(generation) + "\n", encoding="utf-8")

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from warmimage import timeline
-from warmimage.bench import asking
-from warmimage.entrypoint.caches import folders
+from warmimage import server_client, timeline
+from warmimage.entrypoint.startup.compile_caches import folders
 from warmimage.plan import Plan
 
 from . import load, machine
@@ -129,13 +128,15 @@ def start(arm: Arm, plan: Plan, engine: Engine, model: Path, output: Path) -> di
         "freed_seconds": round(freed, 2),
     }
     try:
-        ready = asking.wait_healthy(address, plan.engine.health_path, began + PATIENCE, lambda: _alive(process))
+        ready = server_client.wait_healthy(address, plan.engine.health_path, began + PATIENCE, lambda: _alive(process))
         found["ready"] = round(ready - began, 3)
-        answer = asking.first_token(address, NAME, began + PATIENCE)
+        answer = server_client.first_token(address, NAME, began + PATIENCE)
         found |= {
-            "first_token": round(answer.first_token - began, 3), "completion": answer.text[:60],
-            "completion_sha256": hashlib.sha256(answer.text.encode()).hexdigest(), "gpu_memory": machine.used_memory(),
-        }  # fmt: skip
+            "first_token": round(answer.first_token - began, 3),
+            "completion": answer.text[:60],
+            "completion_sha256": hashlib.sha256(answer.text.encode()).hexdigest(),
+            "gpu_memory": machine.used_memory(),
+        }
         _wait_reported(time.monotonic() + 5)
         if arm.load:
             found["load"] = load.steady(address, NAME, arm.load)
@@ -176,7 +177,7 @@ def _of(events: list[timeline.Event]) -> dict[str, Any]:
         "compilers": sum(event["name"] in _COMPILERS for event in timeline.find(events, "process.started")),
         "phases": {phase.name: round(phase.seconds, 3) for phase in timeline.phases(events)},
         "later_imports": {"outermost": len(later), "seconds": round(sum(row[2] for row in later), 3)},
-    }  # fmt: skip
+    }
 
 
 def _set_caches(arm: Arm, plan: Plan, variables: Mapping[str, str]) -> None:

@@ -155,9 +155,11 @@ def _closed(node: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
         if kind == "folders":
             folder = _closed(next(iter(value.values())), (*here, next(iter(value))))
             properties[name] = {
-                "description": text, "type": "object", "additionalProperties": folder,
+                "description": text,
+                "type": "object",
+                "additionalProperties": folder,
                 "propertyNames": {"pattern": "^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$"},
-            }  # fmt: skip
+            }
         elif kind == "models":
             properties[name] = {"description": text, "type": "object"}
         elif text:

@@ -16,9 +16,7 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _FLOAT = re.compile(r"(?<![\w.:/@-])\d+(?:\.\d+)?[eE][+-]?\d+(?![\w.])")
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 #: Every container's security context: what Pod Security level restricted asks for, and a read-only root.
-_RESTRICTED = {
-    "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}
-}  # fmt: skip
+_RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 _SECRET = re.compile(r"(?i)(password|passwd|token|secret|credential|api_?key)")
 
 
@@ -70,8 +68,11 @@ def selectors(documents: Documents) -> Iterator[str]:
         if document["kind"] in ("Deployment", "DaemonSet") and matched != [own]:
             yield f"{own}: does not select its own pods"
         if set(selector) != {
-            "app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component", "warmimage.dev/model"
-        }:  # fmt: skip
+            "app.kubernetes.io/name",
+            "app.kubernetes.io/instance",
+            "app.kubernetes.io/component",
+            "warmimage.dev/model",
+        }:
             yield f"{own}: selects by {sorted(selector)}"
 
 
@@ -240,8 +241,18 @@ def warmers(documents: Documents) -> Iterator[str]:
 
 
 INVARIANTS: tuple[Callable[[Documents], Iterator[str]], ...] = (
-    names, selectors, service_monitors, mounts, ports, probes, numbers, secrets, security, images, warmers,
-)  # fmt: skip
+    names,
+    selectors,
+    service_monitors,
+    mounts,
+    ports,
+    probes,
+    numbers,
+    secrets,
+    security,
+    images,
+    warmers,
+)
 
 
 def broken(documents: Documents) -> list[str]:

@@ -16,9 +16,13 @@ import yaml
 
 #: What podman 4.3 needs, by program and Debian package.
 NEEDED = {
-    "podman": "podman", "runc": "runc", "slirp4netns": "slirp4netns", "catatonit": "catatonit",
-    "/usr/lib/podman/netavark": "netavark", "/usr/lib/podman/aardvark-dns": "aardvark-dns",
-}  # fmt: skip
+    "podman": "podman",
+    "runc": "runc",
+    "slirp4netns": "slirp4netns",
+    "catatonit": "catatonit",
+    "/usr/lib/podman/netavark": "netavark",
+    "/usr/lib/podman/aardvark-dns": "aardvark-dns",
+}
 
 #: What podman cannot do or does otherwise: it asks probes by a curl in the container.
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle")

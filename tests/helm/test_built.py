@@ -8,7 +8,9 @@ from pathlib import Path
 import docker
 import pytest
 import yaml
-from warmimage import image, quoting, values
+from warmimage.helm import values
+from warmimage.image import read
+from warmimage.rendering import quoting
 
 from tests.images import stub
 from tests.support.images import warmimage
@@ -26,7 +28,7 @@ def test_an_image_is_looked_into(client: docker.DockerClient) -> None:
     lines += ["USER 0", "RUN mkdir -p /cache/vllm /cache/hf/hub && touch /cache/hf/hub/file"]
     client.images.build(fileobj=io.BytesIO("\n".join(lines).encode()), tag=TAG, rm=True)
     try:
-        built = values.inspect(client, image.inspect(client, TAG), "", 5 << 20)
+        built = values.inspect(client, read.inspect(client, TAG), "", 5 << 20)
         assert client.containers.list(all=True, filters={"ancestor": TAG}) == []
     finally:
         client.images.remove(TAG, force=True)

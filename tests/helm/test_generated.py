@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from warmimage import values
-from warmimage.config import Config
+from warmimage.build.snapshot_facts import Captured
+from warmimage.config.model import Config
 from warmimage.engines import adapters
 from warmimage.errors import ConfigError
+from warmimage.helm import values
+from warmimage.helm.values import Built
 from warmimage.plan import Plan
-from warmimage.snapshot_facts import Captured
-from warmimage.values import Built
 
 from tests.builder.facts import plan_of
 
@@ -206,9 +206,13 @@ def test_only_a_file_of_a_build_is_overwritten(tmp_path: Path) -> None:
 def test_caches_that_a_variable_moves_are_folders_to_write_to() -> None:
     """Those below a folder that is writable already are not mounted twice."""
     environment = {
-        "VLLM_CACHE_ROOT": "/cache/vllm", "TRITON_CACHE_DIR": "/cache/vllm/triton", "HF_HOME": "/home/warmimage/hf",
-        "PATH": "/bin", "XDG_CACHE_HOME": "relative", "TORCH_EXTENSIONS_DIR": "/cache/extensions",
-    }  # fmt: skip
+        "VLLM_CACHE_ROOT": "/cache/vllm",
+        "TRITON_CACHE_DIR": "/cache/vllm/triton",
+        "HF_HOME": "/home/warmimage/hf",
+        "PATH": "/bin",
+        "XDG_CACHE_HOME": "relative",
+        "TORCH_EXTENSIONS_DIR": "/cache/extensions",
+    }
     found = values.writable_folders(plan(), environment)
     assert found == {
         "home": "/home/warmimage",

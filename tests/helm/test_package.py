@@ -68,7 +68,5 @@ def test_a_package_goes_through_a_registry_unchanged(written: Path, tmp_path: Pa
         helm("pull", reference, "--plain-http", "--destination", tmp_path / "pulled", home=tmp_path / "home")
         (pulled,) = (tmp_path / "pulled").iterdir()
         assert pulled.read_bytes() == package.read_bytes()
-        again = helm(
-            "template", "r", reference, "--plain-http", "--values", case("gpu"), home=tmp_path / "home"
-        )  # fmt: skip
+        again = helm("template", "r", reference, "--plain-http", "--values", case("gpu"), home=tmp_path / "home")
         assert again.stdout == wanted

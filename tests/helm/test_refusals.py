@@ -19,11 +19,11 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no image": ({"image": {"repository": ""}}, ("models.tiny.image.repository: no image to run",)),
     "no digest": (
         {"image": {"digest": "", "tag": ""}},
-        ("models.tiny.image: got tag \"\" and no digest", "fix: set models.tiny.image.digest"),
+        ('models.tiny.image: got tag "" and no digest', "fix: set models.tiny.image.digest"),
     ),
-    "a floating tag": ({"image": {"digest": "", "tag": "latest"}}, ("got tag \"latest\" and no digest",)),
+    "a floating tag": ({"image": {"digest": "", "tag": "latest"}}, ('got tag "latest" and no digest',)),
     "no size": ({"weights": {"bytes": ""}}, ("models.tiny.weights.bytes: the size of the weights is not known",)),
-    "no rate": ({"startup": {"readRate": "0"}}, ("models.tiny.startup.readRate: got \"0\"",)),
+    "no rate": ({"startup": {"readRate": "0"}}, ('models.tiny.startup.readRate: got "0"',)),
     "no claim": (
         {"weights": {"volume": {"pvc": {"claimName": ""}}}},
         ("models.tiny.weights.volume.pvc.claimName: which claim holds the model?",),
@@ -37,18 +37,20 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("models.tiny.weights.volume.pvc.size: got 10Gi for 17179869184 bytes of weights",),
     ),
     "no model image": (
-        {"weights": {"volume": {"type": "image"}}}, ("models.tiny.weights.volume.image.reference: which image",),
+        {"weights": {"volume": {"type": "image"}}},
+        ("models.tiny.weights.volume.image.reference: which image",),
     ),
     "a download into an image": (
         {"weights": {"strategy": "download", "volume": {"type": "image", "image": {"reference": "m:1"}}}},
         ("models.tiny.weights.volume.type: nothing can be downloaded into an image volume",),
     ),
     "no path": (
-        {"weights": {"volume": {"type": "hostPath"}}}, ("models.tiny.weights.volume.hostPath.path: got \"\"",),
+        {"weights": {"volume": {"type": "hostPath"}}},
+        ('models.tiny.weights.volume.hostPath.path: got ""',),
     ),
     "the whole disk": (
         {"weights": {"volume": {"type": "hostPath", "hostPath": {"path": "/models"}}}},
-        ("models.tiny.weights.volume.hostPath.path: got \"/models\"", "at least two levels below /"),
+        ('models.tiny.weights.volume.hostPath.path: got "/models"', "at least two levels below /"),
     ),
     "the kubelet's folder": (
         {"weights": {"volume": {"type": "hostPath", "hostPath": {"path": "/srv/../var/lib/kubelet/pods"}}}},
@@ -60,12 +62,13 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "an empty model": ({"weights": {"volume": {"type": "emptyDir"}}}, ("an emptyDir has no model in it",)),
     "no snapshot": (
-        {"snapshot": {"required": True}}, ("models.tiny.snapshot.required: the image holds no snapshot",),
+        {"snapshot": {"required": True}},
+        ("models.tiny.snapshot.required: the image holds no snapshot",),
     ),
     "another tier": (
         {"snapshot": {"required": True, "inImage": True}, "start": "zygote"},
         (
-            "models.tiny.snapshot.required: the server would not start from its snapshot: start is \"zygote\"",
+            'models.tiny.snapshot.required: the server would not start from its snapshot: start is "zygote"',
             "fix: set models.tiny.start to auto",
         ),
     ),
@@ -74,7 +77,8 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("models.tiny.sidecar.mode: gate holds the server back", "a deadline", "fix: set models.tiny.sidecar.deadline"),
     ),
     "an init container that may never end": (
-        {"sidecar": {"mode": "once", "deadline": 0}}, ("once holds the server back and needs a deadline",),
+        {"sidecar": {"mode": "once", "deadline": 0}},
+        ("once holds the server back and needs a deadline",),
     ),
     "a limit that defeats the warmer": (
         {"weights": {"volume": {"pvc": {"shared": True}}}, "warmer": {"resources": {"limits": {"memory": "1Gi"}}}},
@@ -84,27 +88,31 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"sidecar": {"mode": "overlap", "resources": {"limits": {"memory": "1G"}}}},
         ("models.tiny.sidecar.resources.limits.memory: got 1G for 17179869184 bytes to warm",),
     ),
-    "another floating tag": ({"warmImage": {"repository": "warmer"}}, ("models.tiny.warmImage: got tag \"\"",)),
+    "another floating tag": ({"warmImage": {"repository": "warmer"}}, ('models.tiny.warmImage: got tag ""',)),
     "an image for weights alone without weights": (
         {"warmImage": {"repository": "warmer", "tag": "1"}},
         ("models.tiny.warmImage: an image of its own can warm weights alone; got warmer.targets []",),
     ),
     "an image for weights alone for more": (
         {"warmImage": {"repository": "warmer", "tag": "1"}, "warmer": {"targets": ["image"]}},
-        ("got warmer.targets [\"image\"]; fix: leave warmImage empty, or name targets: [weights]",),
+        ('got warmer.targets ["image"]; fix: leave warmImage empty, or name targets: [weights]',),
     ),
     "memory pinned without end": ({"warmer": {"lock": True}}, ("models.tiny.warmer.lock: pinned memory needs",)),
     "one port for two": (
-        {"sidecar": {"mode": "overlap", "port": 8000}}, ("models.tiny.sidecar.port: got 8000, which is",),
+        {"sidecar": {"mode": "overlap", "port": 8000}},
+        ("models.tiny.sidecar.port: got 8000, which is",),
     ),
     "weights that a node cannot share": (
-        {"warmer": {"targets": ["weights"]}}, ("models.tiny.warmer.targets: weights of a volume that only one node",),
+        {"warmer": {"targets": ["weights"]}},
+        ("models.tiny.warmer.targets: weights of a volume that only one node",),
     ),
     "bounds the wrong way round": (
-        {"autoscaling": {"type": "keda", "minReplicas": 5}}, ("minReplicas 5 is above maxReplicas 4",),
+        {"autoscaling": {"type": "keda", "minReplicas": 5}},
+        ("minReplicas 5 is above maxReplicas 4",),
     ),
     "no server by HPA": (
-        {"autoscaling": {"type": "hpa", "minReplicas": 0}}, ("autoscaling.minReplicas: got 0, which only type keda",),
+        {"autoscaling": {"type": "hpa", "minReplicas": 0}},
+        ("autoscaling.minReplicas: got 0, which only type keda",),
     ),
     "no metric": ({"autoscaling": {"type": "hpa"}}, ("models.tiny.autoscaling.hpa.metrics: no metric",)),
     "no trigger": ({"autoscaling": {"type": "keda"}}, ("models.tiny.autoscaling.keda.triggers: no trigger",)),
@@ -131,7 +139,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("models.tiny.extraEnv, VLLM_API_KEY: a secret as a value", "or models.tiny.envFrom with secretRef"),
     ),
     "a folder over the model": ({"writable": {"cache": {"path": "/model"}}}, ("got /model, which is mounted already",)),
-}  # fmt: skip
+}
 
 
 def test_what_is_wrong_with_a_model_is_named(tmp_path: Path) -> None:

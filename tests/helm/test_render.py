@@ -118,11 +118,18 @@ def _gpu(documents: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("damage", "found"),
     [
-        (_selector, "selectors"), (_mount, "mounts"), (_port, "ports"), (_probe, "probes"), (_float, "numbers"),
-        (_name, "names"), (_secret, "secrets"), (_root, "security"), (_escalation, "security"),
+        (_selector, "selectors"),
+        (_mount, "mounts"),
+        (_port, "ports"),
+        (_probe, "probes"),
+        (_float, "numbers"),
+        (_name, "names"),
+        (_secret, "secrets"),
+        (_root, "security"),
+        (_escalation, "security"),
         (_gpu, "warmers"),
     ],
-)  # fmt: skip
+)
 def test_a_broken_render_is_noticed(damage: Callable[[list[dict[str, Any]]], None], found: str) -> None:
     """The invariants can fail: each damage is found by the one that is for it."""
     documents = copy.deepcopy(list(rendered(case("minimal"))))
@@ -205,9 +212,18 @@ def test_the_image_takes_every_command_line_that_the_chart_gives_it() -> None:
                     assert read.port or read.once
                     seen |= {word.partition("=")[0] for word in words}
     assert seen == {
-        "--dir", "--targets", "--budget", "--rate", "--interval", "--deadline", "--lock", "--on-exit", "--port",
-        "--node-label", "--once",
-    }  # fmt: skip
+        "--dir",
+        "--targets",
+        "--budget",
+        "--rate",
+        "--interval",
+        "--deadline",
+        "--lock",
+        "--on-exit",
+        "--port",
+        "--node-label",
+        "--once",
+    }
 
 
 def test_a_snapshot_brings_the_server_no_privilege() -> None:
@@ -341,9 +357,12 @@ def test_a_user_id_may_be_left_to_the_cluster(nothing: str) -> None:
 def test_a_name_of_digits_stays_a_text() -> None:
     """The folder of this image on a claim is called 9075442958468212."""
     words = [
-        'models.downloaded.image.repository="registry.example.com/team/qwen"', 'models.downloaded.image.tag="1.1573"',
-        'defaults.weights.volume.pvc.claimName="1e3"', 'defaults.env={"NO": "off"}', 'imagePullSecrets=["123"]',
-    ]  # fmt: skip
+        'models.downloaded.image.repository="registry.example.com/team/qwen"',
+        'models.downloaded.image.tag="1.1573"',
+        'defaults.weights.volume.pvc.claimName="1e3"',
+        'defaults.env={"NO": "off"}',
+        'imagePullSecrets=["123"]',
+    ]
     pod = pod_of(changed("download", *words), "Deployment")
     folders = {mount["subPath"] for each in containers(pod) for mount in each["volumeMounts"] if "subPath" in mount}
     assert folders == {"9075442958468212"}

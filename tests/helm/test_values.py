@@ -156,11 +156,7 @@ def test_every_value_changes_what_some_case_renders(tmp_path: Path) -> None:
         return False
 
     found = list(generate.leaves())
-    dead = [
-        ".".join(leaf.path)
-        for leaf, alive in zip(found, parallel(matters, found), strict=True)
-        if not alive
-    ]  # fmt: skip
+    dead = [".".join(leaf.path) for leaf, alive in zip(found, parallel(matters, found), strict=True) if not alive]
     assert not dead, "\n".join(dead)
 
 

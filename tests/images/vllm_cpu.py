@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import docker
-from warmimage.base import default_base
+from warmimage.inputs.base_image import default_base
 
 IMAGE = "warmimage-test/vllm-cpu:0.32.0"
 

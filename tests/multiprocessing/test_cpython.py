@@ -43,11 +43,27 @@ CLOSURE = ["json", "decimal", "asyncio", "concurrent.futures", "ctypes", "unitte
 
 #: What a snapshot has beside: what the test modules themselves import.
 CAPTURED = [
-    "multiprocessing.pool", "multiprocessing.managers", "multiprocessing.synchronize", "multiprocessing.shared_memory",
-    "multiprocessing.heap", "multiprocessing.sharedctypes", "multiprocessing.dummy", "concurrent.futures.process",
-    "test.support.os_helper", "test.support.socket_helper", "test.support.threading_helper", "array", "logging",
-    "queue", "random", "signal", "socket", "subprocess", "tempfile", "unittest.mock",
-]  # fmt: skip
+    "multiprocessing.pool",
+    "multiprocessing.managers",
+    "multiprocessing.synchronize",
+    "multiprocessing.shared_memory",
+    "multiprocessing.heap",
+    "multiprocessing.sharedctypes",
+    "multiprocessing.dummy",
+    "concurrent.futures.process",
+    "test.support.os_helper",
+    "test.support.socket_helper",
+    "test.support.threading_helper",
+    "array",
+    "logging",
+    "queue",
+    "random",
+    "signal",
+    "socket",
+    "subprocess",
+    "tempfile",
+    "unittest.mock",
+]
 
 
 @dataclass(frozen=True)
@@ -69,12 +85,15 @@ SPAWN = Suite(("of_spawn",), 300)
 FORKSERVER = Suite(("of_forkserver",), 300)
 POOLS = Suite(
     (
-        "test.test_concurrent_futures.test_process_pool", "test.test_concurrent_futures.test_shutdown",
-        "test.test_concurrent_futures.test_deadlock", "test.test_concurrent_futures.test_init",
+        "test.test_concurrent_futures.test_process_pool",
+        "test.test_concurrent_futures.test_shutdown",
+        "test.test_concurrent_futures.test_deadlock",
+        "test.test_concurrent_futures.test_init",
         "test.test_concurrent_futures",
     ),
-    100, ("*ProcessPool*Spawn*", "*ProcessPool*Forkserver*"),
-)  # fmt: skip
+    100,
+    ("*ProcessPool*Spawn*", "*ProcessPool*Forkserver*"),
+)
 SUBPROCESS = Suite(("test.test_subprocess",), 0)
 
 
@@ -88,9 +107,7 @@ def has(python: str, module: str) -> bool:
 
 def pythons() -> list[Any]:
     """Return the interpreters that have CPython's tests; all but one of them are for a run that has the time."""
-    able = {
-        version: path for version, path in interpreters().items() if has(path, "test._test_multiprocessing")
-    }  # fmt: skip
+    able = {version: path for version, path in interpreters().items() if has(path, "test._test_multiprocessing")}
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     first = own if own in able else next(reversed(able), "")
     return [
@@ -126,13 +143,18 @@ class Run:
         launch = self._restored(own) if tier == "snapshot" else self._launched(tier)
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
-                [python, *launch, str(self._output), choice], cwd=folder, env=environment, stdout=log,
-                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                [python, *launch, str(self._output), choice],
+                cwd=folder,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
 
     def _launched(self, tier: str) -> list[str]:
         """Return what an interpreter is to run, the suite's own arguments aside."""
-        zygote = [str(self.image.entrypoint / "zygote.py"), str(self.image.timeline)]
+        zygote = [self.image.main, "zygote", str(self.image.timeline)]
         return [*(zygote if tier == "zygote" else []), str(self.image.bin / "driver.py")]
 
     def _restored(self, variables: dict[str, str]) -> list[str]:

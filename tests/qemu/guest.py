@@ -21,10 +21,20 @@ LOG = HERE / "log"
 
 #: A user without any privilege, in a PID namespace of its own: what Pod Security's "restricted" leaves.
 CONFINED = (
-    "unshare", "--pid", "--fork", "--mount-proc", "--kill-child",
-    "setpriv", "--reuid=1000", "--regid=0", "--clear-groups", "--no-new-privs", "--bounding-set=-all",
-    "--inh-caps=-all", "--ambient-caps=-all",
-)  # fmt: skip
+    "unshare",
+    "--pid",
+    "--fork",
+    "--mount-proc",
+    "--kill-child",
+    "setpriv",
+    "--reuid=1000",
+    "--regid=0",
+    "--clear-groups",
+    "--no-new-privs",
+    "--bounding-set=-all",
+    "--inh-caps=-all",
+    "--ambient-caps=-all",
+)
 
 
 def main() -> None:

@@ -147,11 +147,34 @@ def boot(disk: Disk, kernel: Kernel, cpu: str, start: Start, directory: Path) ->
     writable = ("/run", "/tmp", "/dev/shm", home)
     initial.write_bytes(initramfs(kernel, writable, f"{python} -I -S /run/guest/guest.py", guest, names))
     words = [
-        QEMU, "-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", cpu, "-smp", "2", "-m", "4096",
-        "-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{console}", "-serial", f"file:{report}",
-        "-drive", f"file={disk.path},format=raw,if=virtio,readonly=on",
-        "-kernel", str(kernel.image), "-initrd", str(initial), "-append", "console=ttyS0 loglevel=7 panic=-1",
-    ]  # fmt: skip
+        QEMU,
+        "-accel",
+        "tcg,thread=multi",
+        "-machine",
+        "q35",
+        "-cpu",
+        cpu,
+        "-smp",
+        "2",
+        "-m",
+        "4096",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-serial",
+        f"file:{console}",
+        "-serial",
+        f"file:{report}",
+        "-drive",
+        f"file={disk.path},format=raw,if=virtio,readonly=on",
+        "-kernel",
+        str(kernel.image),
+        "-initrd",
+        str(initial),
+        "-append",
+        "console=ttyS0 loglevel=7 panic=-1",
+    ]
     try:
         done = subprocess.run(words, stderr=subprocess.PIPE, text=True, timeout=_LONGEST, check=False)
         ended = f"QEMU ended with exit code {done.returncode}: {done.stderr}"

@@ -76,9 +76,15 @@ def expected(client: docker.DockerClient, transformers_image: str, tiny_model: P
     [("bookworm", "6.1.", OLD_CPU), ("trixie", "6.12.", OLD_CPU), ("trixie", "6.12.", LARGE_CPU)],
 )
 def test_it_is_restored_under_another_kernel_on_a_cpu_without_avx512(
-    suite: str, series: str, cpu: str, kernel_of: Callable[[str], Kernel], disk: Disk, manifest: Manifest,
-    expected: str, tmp_path: Path,
-) -> None:  # fmt: skip
+    suite: str,
+    series: str,
+    cpu: str,
+    kernel_of: Callable[[str], Kernel],
+    disk: Disk,
+    manifest: Manifest,
+    expected: str,
+    tmp_path: Path,
+) -> None:
     report = boot(disk, kernel_of(suite), cpu, Start("warmimage: ready in", MODEL), tmp_path)
     said = report.said
     print(json.dumps(said), report.console, sep="\n")

@@ -23,8 +23,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from warmimage.entrypoint import pagecache
-from warmimage.entrypoint.pagecache import BLOCK
+from warmimage.entrypoint.pagecache import syscalls
+from warmimage.entrypoint.pagecache.syscalls import BLOCK
 
 Fetch = Callable[[int, int, int], None]
 
@@ -55,14 +55,14 @@ def by_preadv_of(piece: int) -> Fetch:
 
 def by_populate(descriptor: int, offset: int, length: int) -> None:
     """Map the block and have the kernel touch it."""
-    pagecache.populate(descriptor, offset, length)
+    syscalls.populate(descriptor, offset, length)
 
 
 def by_populate_with(*advice: int) -> Fetch:
     """Return the same with advice on the mapping first."""
 
     def fetch(descriptor: int, offset: int, length: int) -> None:
-        pagecache.populate(descriptor, offset, length, *advice)
+        syscalls.populate(descriptor, offset, length, *advice)
 
     return fetch
 
@@ -70,8 +70,8 @@ def by_populate_with(*advice: int) -> Fetch:
 def by_populate_ahead(descriptor: int, offset: int, length: int) -> None:
     """Ask for the whole block first, in steps that the kernel does not cut, then map it."""
     for at in range(offset, offset + length, 128 << 10):
-        pagecache.readahead(descriptor, at, 128 << 10)
-    pagecache.populate(descriptor, offset, length)
+        syscalls.readahead(descriptor, at, 128 << 10)
+    syscalls.populate(descriptor, offset, length)
 
 
 def by_readahead(descriptor: int, offset: int, length: int) -> None:
@@ -79,7 +79,7 @@ def by_readahead(descriptor: int, offset: int, length: int) -> None:
     page = bytearray(1)
     steps = range(offset, offset + length, 128 << 10)
     for at in steps:
-        pagecache.readahead(descriptor, at, 128 << 10)
+        syscalls.readahead(descriptor, at, 128 << 10)
     for at in steps:
         os.preadv(descriptor, [page], at)
 
@@ -125,12 +125,17 @@ def fetch_all(paths: Sequence[Path], fetch: Fetch, readers: int) -> None:
 def prefetch_command(folder: Path, root: str) -> list[str]:
     """Return prefetch as an image's command, for a model in a folder; the image is laid out in ``root``."""
     entrypoint = f"{root}/entrypoint"
-    shutil.copytree(Path(pagecache.__file__).parent, entrypoint, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(syscalls.__file__).parent, entrypoint, ignore=shutil.ignore_patterns("__pycache__"))
     compileall.compile_dir(entrypoint, quiet=1)
     plan = {
-        "engine": {"command": ["engine"], "args": [], "directory": "/"}, "model": {"path": str(folder)},
-        "weights": "mount", "python": sys.executable, "tiers": ["plain"], "start": "plain", "tool_version": "",
-    }  # fmt: skip
+        "engine": {"command": ["engine"], "args": [], "directory": "/"},
+        "model": {"path": str(folder)},
+        "weights": "mount",
+        "python": sys.executable,
+        "tiers": ["plain"],
+        "start": "plain",
+        "tool_version": "",
+    }
     Path(root, "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     return [sys.executable, "-I", "-S", entrypoint, "prefetch"]
 
@@ -146,14 +151,14 @@ def drop(paths: Sequence[Path]) -> None:
 def measured(work: Callable[[], object], paths: Sequence[Path]) -> tuple[float, float]:
     """Return wall seconds and CPU seconds of ``work``, which must leave all of ``paths`` resident."""
     drop(paths)
-    held = sum(pagecache.resident_bytes(str(path)) for path in paths)
+    held = sum(syscalls.resident_bytes(str(path)) for path in paths)
     assert held == 0, f"{held} bytes would not go"
     before = cpu()
     began = time.perf_counter()
     work()
     wall = time.perf_counter() - began
     used = cpu() - before
-    missing = sum(path.stat().st_size - pagecache.resident_bytes(str(path)) for path in paths)
+    missing = sum(path.stat().st_size - syscalls.resident_bytes(str(path)) for path in paths)
     if missing > LOST:
         print(f"{missing} bytes are not resident", file=sys.stderr)
     return wall, used

@@ -26,9 +26,13 @@ from tests.support.snapshots import wait_for_line
 
 #: Rows of ``smaps_rollup`` that are added up, and what the result calls them.
 KINDS = {
-    "Pss": "pss", "Pss_Anon": "pss_anonymous", "Pss_File": "pss_file", "Pss_Shmem": "pss_shared", "Rss": "rss",
+    "Pss": "pss",
+    "Pss_Anon": "pss_anonymous",
+    "Pss_File": "pss_file",
+    "Pss_Shmem": "pss_shared",
+    "Rss": "rss",
     "Private_Dirty": "private_dirty",
-}  # fmt: skip
+}
 
 _MIB = 1024.0
 
@@ -76,9 +80,12 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     """
     client = docker.from_env(timeout=600)
     words: dict[str, Any] = {
-        "model": asked.model_dir, "environment": {"WARMIMAGE_START": asked.start}, "cap_drop": ["ALL"],
-        "cap_add": asked.cap_add, "shm_size": "1g",
-    }  # fmt: skip
+        "model": asked.model_dir,
+        "environment": {"WARMIMAGE_START": asked.start},
+        "cap_drop": ["ALL"],
+        "cap_add": asked.cap_add,
+        "shm_size": "1g",
+    }
     with contextlib.ExitStack() as stack:
         texts: set[str] = set()
         replicas: list[Container] = []

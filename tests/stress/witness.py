@@ -70,12 +70,18 @@ def main(delay: float, event: str, patience: float, command: list[str]) -> dict[
         reap()
         time.sleep(LOOK)
     return {
-        "code": code, "first": first, "stopped": stopped,
+        "code": code,
+        "first": first,
+        "stopped": stopped,
         "seconds_to_end": round(ended_at - stopped, 3) if stopped else None,
-        "hung": hung, "left": left, "orphans": still, "left_seconds": round(time.monotonic() - ended_at, 3),
-        "zombies": zombies.lasting(), "adopted": adopted,
+        "hung": hung,
+        "left": left,
+        "orphans": still,
+        "left_seconds": round(time.monotonic() - ended_at, 3),
+        "zombies": zombies.lasting(),
+        "adopted": adopted,
         "shared_memory": sorted(shared_memory() - before),
-    }  # fmt: skip
+    }
 
 
 def happened(event: str) -> bool:

@@ -70,11 +70,15 @@ def witnessed(
     config = client.images.get(image).attrs["Config"]
     python, *rest = config["Entrypoint"]
     words = {
-        "entrypoint": python, "shm_size": "1g", "environment": {"WARMIMAGE_START": tier}, "ports": {},
+        "entrypoint": python,
+        "shm_size": "1g",
+        "environment": {"WARMIMAGE_START": tier},
+        "ports": {},
         "volumes": {
-            str(model): {"bind": "/model", "mode": "ro"}, str(WITNESS): {"bind": "/witness.py", "mode": "ro"},
+            str(model): {"bind": "/model", "mode": "ro"},
+            str(WITNESS): {"bind": "/witness.py", "mode": "ro"},
         },
-    }  # fmt: skip
+    }
     arguments = ["/witness.py", str(delay), event, str(patience), python, *rest]
     with container(client, image, arguments, **words) as made:
         made.wait(timeout=600)
@@ -88,12 +92,16 @@ def witnessed(
     lost = seen.pop("stopped") > first
     ready = timeline.find(events, "ready")
     return {
-        "delay": round(delay, 3), "ready": ready[0]["seconds"] if ready else None,
-        "phase": phase(events, first), "lost": lost, **seen, "tail": server[-4:],
+        "delay": round(delay, 3),
+        "ready": ready[0]["seconds"] if ready else None,
+        "phase": phase(events, first),
+        "lost": lost,
+        **seen,
+        "tail": server[-4:],
         "forked": len(timeline.find(events, "zygote.forked")),
         "passed": [event["reason"] for event in timeline.find(events, "zygote.passed")],
         "declined": [event["reason"] for event in timeline.find(events, "tier.declined")],
-    }  # fmt: skip
+    }
 
 
 def phase(events: Sequence[timeline.Event], moment: float) -> str:
@@ -154,9 +162,19 @@ def start_seconds(client: docker.DockerClient, image: str, tier: str, model: Pat
 
 
 def run(
-    client: docker.DockerClient, image: str, model: Path, *, n: int, tier: str, seed: int, at_once: int, busy: int,
-    event: str = "", patience: float = PATIENCE, log: Path | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    client: docker.DockerClient,
+    image: str,
+    model: Path,
+    *,
+    n: int,
+    tier: str,
+    seed: int,
+    at_once: int,
+    busy: int,
+    event: str = "",
+    patience: float = PATIENCE,
+    log: Path | None = None,
+) -> dict[str, Any]:
     """Do the whole series and return its summary."""
     chance = random.Random(seed)  # noqa: S311
     starts: list[Start] = []
@@ -180,9 +198,15 @@ def run(
             length = statistics.mean(whole[-at_once:])
             list(pool.map(once, [chance.uniform(0, 1.2 * length) for _ in range(min(SERIES, n - first))]))
     return summary(
-        starts, tier=tier, after=event or "start", seed=seed, start_seconds=round(statistics.median(whole), 2),
-        busy_loops=busy, at_once=at_once, seconds=round(time.monotonic() - began),
-    )  # fmt: skip
+        starts,
+        tier=tier,
+        after=event or "start",
+        seed=seed,
+        start_seconds=round(statistics.median(whole), 2),
+        busy_loops=busy,
+        at_once=at_once,
+        seconds=round(time.monotonic() - began),
+    )
 
 
 def main() -> int:
@@ -203,10 +227,18 @@ def main() -> int:
         model = make_tiny_model(Path(folder) / "tiny-qwen2")
         Path(folder).chmod(0o755)
         found = run(
-            docker.from_env(timeout=600), asked.image, model, n=asked.n, tier=asked.tier, seed=asked.seed,
-            at_once=asked.at_once, busy=asked.busy, event=asked.after, patience=asked.patience,
+            docker.from_env(timeout=600),
+            asked.image,
+            model,
+            n=asked.n,
+            tier=asked.tier,
+            seed=asked.seed,
+            at_once=asked.at_once,
+            busy=asked.busy,
+            event=asked.after,
+            patience=asked.patience,
             log=asked.log,
-        )  # fmt: skip
+        )
     text = json.dumps(found, indent=1)
     if asked.output:
         asked.output.write_text(text + "\n", encoding="utf-8")

@@ -36,7 +36,7 @@ def main(rounds: int) -> None:
         timeline = os.path.join(folder, "timeline.jsonl")
         arms = {
             "python -c": ([sys.executable, "-c", statements + LAST], {}),
-            "zygote": ([sys.executable, f"{ROOT}/entrypoint/zygote.py", timeline, program], preload),
+            "zygote": ([sys.executable, f"{ROOT}/entrypoint/__main__.py", "zygote", timeline, program], preload),
         }
         for number in range(rounds + 1):
             for arm in list(arms)[:: 1 if number % 2 else -1]:

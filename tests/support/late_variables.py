@@ -17,8 +17,8 @@ import types
 from pathlib import Path
 
 sys.path.insert(0, "/opt/warmimage")
-from entrypoint import environment
 from entrypoint.closure import Closure, import_closure
+from entrypoint.environment import import_environment
 from entrypoint.settings import initial_environment
 
 SCALARS = (str, int, float, bool, bytes, type(None))
@@ -29,13 +29,13 @@ def main():
     """Import, then look, in this process or in forks of it."""
     gc.disable()
     before, imported = initial_environment(), dict(os.environ)  # the second with what the interpreter has added
-    with environment.Reads() as reads:
+    with import_environment.Reads() as reads:
         import_closure(Closure.read().whole().modules)
     made = {name: os.environ.get(name) for name in sorted(reads.written)}
     if sys.argv[1] == "plain":
         print(json.dumps(look()))
         return
-    contract = environment.Contract(
+    contract = import_environment.Contract(
         dict(os.environ), reads.names, made=made, before={name: imported[name] for name in made if name in imported}
     )
     for variables in json.loads(sys.argv[2]):
@@ -71,10 +71,12 @@ def look():
             found[f"logger {name}"] = handlers(logger)
     found["logger"] = handlers(logging.root)
     found["locale"] = locale.setlocale(locale.LC_ALL)
-    found["streams"] = repr([
-        (stream.encoding, stream.errors, stream.write_through, stream.line_buffering, type(stream.buffer).__name__)
-        for stream in (sys.stdout, sys.stderr)
-    ])  # fmt: skip
+    found["streams"] = repr(
+        [
+            (stream.encoding, stream.errors, stream.write_through, stream.line_buffering, type(stream.buffer).__name__)
+            for stream in (sys.stdout, sys.stderr)
+        ]
+    )
     found["time"] = time.strftime("%Z", time.localtime(0))
     found["environment"] = repr(sorted(os.environ.items()))
     return found
@@ -82,13 +84,22 @@ def look():
 
 def handlers(logger):
     """Return a logger's level and handlers."""
-    return repr((logger.level, logger.propagate, [
+    return repr(
         (
-            type(handler).__name__, handler.level, getattr(handler.formatter, "_fmt", ""),
-            getattr(handler.stream, "name", ""),
+            logger.level,
+            logger.propagate,
+            [
+                (
+                    type(handler).__name__,
+                    handler.level,
+                    getattr(handler.formatter, "_fmt", ""),
+                    getattr(handler.stream, "name", ""),
+                )
+                for handler in logger.handlers
+                if hasattr(handler, "stream")
+            ],
         )
-        for handler in logger.handlers if hasattr(handler, "stream")
-    ]))  # fmt: skip
+    )
 
 
 def shown(value, depth=0):

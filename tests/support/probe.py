@@ -46,11 +46,15 @@ def interpreter() -> dict[str, object]:
     process = multiprocessing.current_process()
     parent = multiprocessing.parent_process()
     return {
-        "argv": sys.argv, "path": sys.path, "flags": flags(), "executable": sys.executable,
+        "argv": sys.argv,
+        "path": sys.path,
+        "flags": flags(),
+        "executable": sys.executable,
         "orig_argv": [re.sub(r"(_fd|_handle)=\d+", r"\1=N", word) for word in sys.orig_argv],
         "main": getattr(sys.modules["__main__"], "__file__", None),
         "spec": getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", None),
-        "daemon": process.daemon, "parent": parent and [parent.name, parent.pid == os.getppid()],
+        "daemon": process.daemon,
+        "parent": parent and [parent.name, parent.pid == os.getppid()],
         "start_method": multiprocessing.get_start_method(allow_none=True),
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "collector": [gc.isenabled(), gc.get_threshold(), gc.get_debug()],
@@ -58,10 +62,11 @@ def interpreter() -> dict[str, object]:
             [stream.encoding, stream.errors, stream.line_buffering, stream.write_through, stream.isatty()]
             for stream in (sys.stdin, sys.stdout, sys.stderr)
         ],
-        "recursion": sys.getrecursionlimit(), "locale": locale.setlocale(locale.LC_ALL),
+        "recursion": sys.getrecursionlimit(),
+        "locale": locale.setlocale(locale.LC_ALL),
         "hooks": [sys.excepthook is sys.__excepthook__, sys.displayhook is sys.__displayhook__, sys.gettrace()],
         "warnings": sorted({repr(rule) for rule in warnings.filters}),
-    }  # fmt: skip
+    }
 
 
 def flags() -> dict[str, int]:
@@ -87,7 +92,10 @@ def process_state() -> dict[str, object]:
     return {
         "environment": dict(os.environ),
         "environment_in_c": {name: (libc.getenv(name.encode()) or b"").decode() for name in os.environ},
-        "directory": os.getcwd(), "umask": mask, "nice": os.nice(0), "oom": oom,
+        "directory": os.getcwd(),
+        "umask": mask,
+        "nice": os.nice(0),
+        "oom": oom,
         "cpus": sorted(os.sched_getaffinity(0)),
         "limits": {
             name: resource.getrlimit(number) for name, number in vars(resource).items() if name.startswith("RLIMIT_")
@@ -99,7 +107,7 @@ def process_state() -> dict[str, object]:
         "groups": [os.getpgid(0) == os.getpgid(os.getppid()), os.getsid(0) == os.getsid(os.getppid())],
         "identity": [os.getresuid(), os.getresgid(), os.getgroups(), status["NoNewPrivs"]],
         "streams_to": [os.readlink(f"/proc/self/fd/{number}").partition(":")[0] for number in (0, 1, 2)],
-    }  # fmt: skip
+    }
 
 
 def engine() -> dict[str, object]:

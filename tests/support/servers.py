@@ -16,7 +16,7 @@ from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 
 import pytest
-from warmimage.buildkit import find_builder
+from warmimage.docker_api.buildkit import find_builder
 
 
 def build_dockerfile(dockerfile: str, tag: str, **variables: str) -> None:
@@ -106,9 +106,21 @@ def small_engine(base: str, folder: Path) -> Iterator[str]:
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700M", "tmpfs", str(disk)], check=True)
     command = [
-        "unshare", "--net", "dockerd", "--host", f"unix://{socket_path}", "--data-root", str(disk), "--exec-root",
-        str(folder / "exec"), "--pidfile", str(folder / "pid"), "--bridge", "none", "--iptables=false",
-    ]  # fmt: skip
+        "unshare",
+        "--net",
+        "dockerd",
+        "--host",
+        f"unix://{socket_path}",
+        "--data-root",
+        str(disk),
+        "--exec-root",
+        str(folder / "exec"),
+        "--pidfile",
+        str(folder / "pid"),
+        "--bridge",
+        "none",
+        "--iptables=false",
+    ]
     address = f"unix://{socket_path}"
     try:
         with _process(command, str(socket_path), folder / "dockerd.log"):

@@ -15,21 +15,18 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ... import program
-from ...accelerator import Accelerator
 from ...closure import Closure
-from ...environment import Contract
-from ...settings import CLOSURE, IMPORTS
+from ...environment.import_environment import Contract
+from ...kernel.gpus import Accelerator
+from ...settings import CLOSURE, IMPORTS, SCRIPT
 from ...timeline import say
+from .. import engine_program
 from . import integrity, native
-from .captured_process import FACTS, TIMELINE
+from .captured_process import EXIT_NOT_CAPTURED, FACTS, TIMELINE
 from .cpu_baseline import for_loader, required
 from .identity import content, sampled
 from .manifest import DECLINED, MEMORY, NAME, Manifest, cpu_features
 from .memory_file import NotCaptured
-
-#: Exit code: it cannot be captured (EX_SOFTWARE of sysexits.h).
-EXIT_NOT_CAPTURED = 70
 
 #: The option that makes a capture that fails an error.
 REQUIRE = "--require"
@@ -87,7 +84,7 @@ def _capture(directory: str, names: Sequence[str]) -> Manifest:
     accelerator = Accelerator.here()
     if imports["accelerator"] == "cuda" and not accelerator.driver:
         raise NotCaptured("the image serves on CUDA, and no NVIDIA driver is here: capture it on a machine with a GPU")
-    found = program.locate(imports["command"], imports["python"], os.environ.get("PATH"))
+    found = engine_program.locate(imports["command"], imports["python"], os.environ.get("PATH"))
     if not found:
         raise NotCaptured(f"{imports['command'][0]} is neither a Python script on PATH nor an interpreter with -m")
     closure = Closure.read()
@@ -105,13 +102,22 @@ def _capture(directory: str, names: Sequence[str]) -> Manifest:
     with open(os.path.join(directory, MEMORY), "rb") as file:
         tables = zlib.crc32(file.read(facts["tables_bytes"]))
     manifest = Manifest(
-        machine=machine, baseline=imports["baseline"],
+        machine=machine,
+        baseline=imports["baseline"],
         cpu_features=required(imports["baseline"], cpu_features()),
-        kernel=os.uname().release, python=found.interpreter, closure=content(CLOSURE), native=native.checksum(),
-        files=tuple(sampled(path) for path in facts["files"]), contract=Contract(**facts["contract"]),
-        threads=tuple(facts["threads"]), modules=facts["modules"], bytes=facts["bytes"],
-        tables_bytes=facts["tables_bytes"], tables=tables, accelerator=accelerator,
-    )  # fmt: skip
+        kernel=os.uname().release,
+        python=found.interpreter,
+        closure=content(CLOSURE),
+        native=native.checksum(),
+        files=tuple(sampled(path) for path in facts["files"]),
+        contract=Contract(**facts["contract"]),
+        threads=tuple(facts["threads"]),
+        modules=facts["modules"],
+        bytes=facts["bytes"],
+        tables_bytes=facts["tables_bytes"],
+        tables=tables,
+        accelerator=accelerator,
+    )
     with open(os.path.join(directory, NAME), "w", encoding="utf-8") as file:
         file.write(manifest.to_json())
     for name in (MEMORY, integrity.NAME, NAME):
@@ -142,13 +148,19 @@ def _run(python: str, user: int, work: str, environment: dict[str, str]) -> dict
     preload = Closure.read().preload
     if preload:
         environment["LD_PRELOAD"] = ":".join(filter(None, (preload, environment.get("LD_PRELOAD"))))
-    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "captured_process.py")
     become = _give_to(user, work)
     with open(os.path.join(work, "output"), "w+b") as output:
         done = subprocess.run(
-            [python, script, work, " " * _ROOM], env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=output,
-            stderr=output, preexec_fn=become, check=False, timeout=_LONGEST,
-        )  # fmt: skip
+            [python, SCRIPT, "captured-process", work, " " * _ROOM],
+            env=environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            preexec_fn=become,
+            check=False,
+            timeout=_LONGEST,
+        )
         if done.returncode:
             output.seek(0)
             text = output.read().decode(errors="replace").strip().splitlines()

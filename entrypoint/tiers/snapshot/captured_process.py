@@ -1,6 +1,6 @@
 """The process that is captured: it imports everything, forks, and writes the fork's memory to a file.
 
-Run as a script by ``capture``: ``python captured_process.py DIRECTORY [ROOM]``.  DIRECTORY gets the file ``memory`` and
+Command ``captured-process DIRECTORY [ROOM]``, run by ``capture``.  DIRECTORY gets the file ``memory`` and
 the facts about it, ``facts.json``.  ROOM is an argument as long as any command line that process listings are to show
 later.
 
@@ -23,17 +23,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-if not __package__:
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-    __package__ = "entrypoint.tiers.snapshot"
-
-from ... import forkable, inheritance, newborn, title, zygote
 from ...closure import Closure
-from ...companion import Birth, fork
-from ...environment import Contract
-from ...program import command_line
+from ...environment.import_environment import Contract
 from ...settings import IMPORTS
 from ...timeline import Timeline
+from ..engine_program import command_line
+from ..zygote import fork_safety, process, process_state, proctitle, specialize
+from ..zygote.fork_server import Birth, fork
 from . import cpu_baseline, native, open_files
 from .handover import Handover, show_environment
 from .manifest import MEMORY
@@ -42,6 +38,9 @@ from .protocol import OWN_PRELOAD, RESTORED
 
 #: Names of the files in the directory, beside the snapshot file.
 FACTS, TIMELINE = "facts.json", "timeline.jsonl"
+
+#: Exit code: the process cannot be captured (EX_SOFTWARE of sysexits.h).
+EXIT_NOT_CAPTURED = 70
 
 #: Native threads that imports may leave: CUDA's driver and jemalloc leave one each, and work without it.
 _MOST_THREADS = 3
@@ -55,14 +54,22 @@ class _ArenaAllocator(ctypes.Structure):
     _fields_ = (("context", ctypes.c_void_p), ("allocate", ctypes.c_void_p), ("free", ctypes.c_void_p))
 
 
-def main() -> None:
-    """Import, fork, write the fork to a file; or, restored, become the engine."""
-    directory = sys.argv[1]
+def main(words: Sequence[str]) -> int:
+    """Import, fork, write the fork to a file; or, restored, become the engine.  Return the exit code."""
+    try:
+        _capture_or_resume(words[0])
+    except NotCaptured as error:
+        print(f"not captured: {error}", file=sys.stderr)
+        return EXIT_NOT_CAPTURED
+    return 0
+
+
+def _capture_or_resume(directory: str) -> None:
     del sys.path[0]  # this package's
     path = list(sys.path)
     point = ctypes.PyDLL(native.path(native.POINT))
     _place_arenas(point)
-    title.keep_writable()
+    proctitle.keep_writable()
     with open(IMPORTS, encoding="utf-8") as file:
         imports = json.load(file)
     own = cpu_baseline.without_loaders(imports["baseline"], os.environ)
@@ -70,7 +77,7 @@ def main() -> None:
     os.environ.update(own)
     hidden = {**cpu_baseline.variables(imports["baseline"]), **imports["import_environment"]}
     timeline = Timeline(os.path.join(directory, TIMELINE), "capture", truncate=True)
-    contract = zygote.import_engine(Closure.read().whole(), hidden, timeline)
+    contract = process.import_engine(Closure.read().whole(), hidden, timeline)
     timeline.close()
     threads, files = _threads(), open_files.find()
     with contextlib.suppress(AttributeError):  # glibc's own: memory that the imports have freed is not to be written
@@ -107,7 +114,7 @@ def _threads() -> list[str]:
     Raises:
         NotCaptured: there are more than an engine has been seen to do without.
     """
-    found = forkable.native_threads()
+    found = fork_safety.native_threads()
     if len(found) > _MOST_THREADS:
         raise NotCaptured(f"imports have left {len(found)} native threads: {', '.join(found)}")
     return found
@@ -173,19 +180,21 @@ def _resume(handover: Handover, words: Sequence[str], contract: Contract, path: 
     threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
     timeline = Timeline(timeline_path, "engine")
     timeline.event(
-        "snapshot.restored", seconds=round(time.monotonic() - handover.began, 4),
-        mapped_seconds=round(handover.mapped - handover.began, 4), lost_threads=threads,
-    )  # fmt: skip
+        "snapshot.restored",
+        seconds=round(time.monotonic() - handover.began, 4),
+        mapped_seconds=round(handover.mapped - handover.began, 4),
+        lost_threads=threads,
+    )
     variables = _environment(handover.variables)
     request = {
-        "target": [newborn.PROGRAM, program],
+        "target": [specialize.PROGRAM, program],
         "words": command_line(sys.executable, program, arguments),
         "environment": variables,
         "files": [0, 1, 2],
-        "state": {**inheritance.gather(), "ignored": [], "blocked": []},
+        "state": {**process_state.gather(), "ignored": [], "blocked": []},
     }
     with show_environment(variables):
-        zygote.live(contract, path, timeline, Birth(request, [0, 1, 2]))
+        process.live(contract, path, timeline, Birth(request, [0, 1, 2]))
 
 
 def _environment(variables: dict[bytes, bytes]) -> dict[bytes, bytes]:
@@ -200,11 +209,3 @@ def sources() -> list[str]:
     """Return the files that all modules were imported from, as far as they were."""
     found = (vars(module).get("__file__") for module in list(sys.modules.values()) if hasattr(module, "__dict__"))
     return sorted({os.path.abspath(path) for path in found if isinstance(path, str)})
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except NotCaptured as error:
-        print(f"not captured: {error}", file=sys.stderr)
-        sys.exit(70)

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import astuple
 
-from ...supervisor import Supervisor
+from ...supervision.supervisor import Supervisor
 from ...timeline import Timeline
 from .identity import Identity, content, has_size_and_time, times_tell, whole
 from .manifest import MEMORY

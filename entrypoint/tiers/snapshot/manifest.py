@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 
-from ... import environment
-from ...accelerator import Accelerator
+from ...environment import import_environment
+from ...kernel.gpus import Accelerator
 from ...settings import CLOSURE
 from . import native
 from .identity import Identity, content, has_size_and_time, sample
@@ -63,7 +63,7 @@ class Manifest:
     closure: int
     native: int
     files: tuple[Identity, ...]
-    contract: environment.Contract
+    contract: import_environment.Contract
     threads: tuple[str, ...]
     modules: int
     bytes: int
@@ -89,7 +89,7 @@ class Manifest:
         data = json.loads(text)
         if data.pop("schema") != SCHEMA:
             raise ValueError("it was written by another version")
-        data["contract"] = environment.Contract(**data.pop("environment"))
+        data["contract"] = import_environment.Contract(**data.pop("environment"))
         data["files"] = tuple(Identity(*row) for row in data["files"])
         data["cpu_features"], data["threads"] = tuple(data["cpu_features"]), tuple(data["threads"])
         data["accelerator"] = Accelerator.of(data["accelerator"])

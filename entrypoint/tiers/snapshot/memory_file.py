@@ -122,9 +122,14 @@ def mappings(pid: int | str) -> list[Mapping]:
 def refusal(found: Sequence[Mapping]) -> str:
     """Return why a process with these mappings cannot be captured, or an empty string."""
     forbidden = {
-        "ht": "huge pages of hugetlbfs", "ss": "a shadow stack", "io": "a device's memory", "pf": "a device's memory",
-        "dc": "memory that a fork does not get (MADV_DONTFORK)", "mt": "memory tags", "lo": "locked memory",
-    }  # fmt: skip
+        "ht": "huge pages of hugetlbfs",
+        "ss": "a shadow stack",
+        "io": "a device's memory",
+        "pf": "a device's memory",
+        "dc": "memory that a fork does not get (MADV_DONTFORK)",
+        "mt": "memory tags",
+        "lo": "locked memory",
+    }
     for mapping in found:
         if mapping.is_kernels:
             continue
@@ -332,9 +337,13 @@ class MemoryFile:
             offsets.append(position)
             position += len(os.fsencode(name)) + 1
         sizes = (
-            len(self._mappings) * _MAPPING.size, len(self._copies) * _COPY.size, len(self._protects) * _PROTECT.size,
-            _up(len(offsets) * 4, 8), _up(len(names), 8), len(auxv),
-        )  # fmt: skip
+            len(self._mappings) * _MAPPING.size,
+            len(self._copies) * _COPY.size,
+            len(self._protects) * _PROTECT.size,
+            _up(len(offsets) * 4, 8),
+            _up(len(names), 8),
+            len(auxv),
+        )
         places = [_HEADER.size]
         for size in sizes:
             places.append(places[-1] + size)
@@ -346,21 +355,42 @@ class MemoryFile:
         copies = [_COPY.pack(start, length, tables + offset) for start, length, offset in self._copies]
         total = _up(tables + self._data_bytes, PAGE)
         header = _HEADER.pack(
-            MAGIC, total, places[0], len(self._mappings), places[1], len(copies), places[2], len(self._protects),
-            places[3], len(offsets), places[4], len(names), places[5], len(auxv), vdso[0], vdso[1], tables + vdso[2],
-            tables, resume, point, *self._memory_map(),
-        )  # fmt: skip
+            MAGIC,
+            total,
+            places[0],
+            len(self._mappings),
+            places[1],
+            len(copies),
+            places[2],
+            len(self._protects),
+            places[3],
+            len(offsets),
+            places[4],
+            len(names),
+            places[5],
+            len(auxv),
+            vdso[0],
+            vdso[1],
+            tables + vdso[2],
+            tables,
+            resume,
+            point,
+            *self._memory_map(),
+        )
         parts = [
-            header, *self._mappings, *copies, *self._protects,
-            struct.pack(f"<{len(offsets)}I", *offsets).ljust(sizes[3], b"\0"), names.ljust(sizes[4], b"\0"), auxv,
-        ]  # fmt: skip
+            header,
+            *self._mappings,
+            *copies,
+            *self._protects,
+            struct.pack(f"<{len(offsets)}I", *offsets).ljust(sizes[3], b"\0"),
+            names.ljust(sizes[4], b"\0"),
+            auxv,
+        ]
         with open(path, "xb") as file:
             file.write(b"".join(parts).ljust(tables, b"\0"))
             file.writelines(self._pages)
             file.truncate(total)
-        return Written(
-            total, tables, self._mapped_bytes, self._copied_bytes, len(self._mappings), tuple(self._files)
-        )  # fmt: skip
+        return Written(total, tables, self._mapped_bytes, self._copied_bytes, len(self._mappings), tuple(self._files))
 
     def _memory_map(self) -> list[int]:
         """Return ``struct memory_map``: where code, data, heap, stack, arguments and environment are."""

@@ -10,7 +10,7 @@ import os
 import select
 from collections.abc import Mapping
 
-from ... import descriptors
+from ..zygote import fd_passing
 from .memory_file import NotCaptured
 
 _EVENT, _POLL, _PIPE = "anon_inode:[eventfd]", "anon_inode:[eventpoll]", "pipe:["
@@ -54,8 +54,8 @@ def make_again(files: Mapping[int, str]) -> None:
             fd = pipes.pop(target)
         else:
             fd, write_end = os.pipe()
-            pipes[target] = descriptors.raise_above(write_end, files)
-        made[number] = descriptors.raise_above(fd, files)  # out of the way of the numbers that are to come
+            pipes[target] = fd_passing.raise_above(write_end, files)
+        made[number] = fd_passing.raise_above(fd, files)  # out of the way of the numbers that are to come
     for number, fd in made.items():
         os.dup2(fd, number, inheritable=False)
         os.close(fd)

@@ -8,13 +8,14 @@ import signal
 import time
 from collections.abc import Mapping
 
-from ... import inquiry, program
-from ...program import EXIT_DECLINED
 from ...settings import SNAPSHOT, Settings
-from ...supervisor import Supervisor
+from ...supervision import bounded_call
+from ...supervision.supervisor import Supervisor
 from ...timeline import Timeline
+from .. import engine_program
 from ..base import Declined
-from ..zygote import Zygote
+from ..engine_program import EXIT_DECLINED
+from ..zygote.tier import Zygote
 from . import manifest, native
 from .integrity import Verification
 from .manifest import MEMORY, Manifest
@@ -52,9 +53,9 @@ class Snapshot(Zygote):
     def decline(self, settings: Settings, supervisor: Supervisor) -> str:
         """Decline what the zygote declines, and a snapshot that does not fit image, host or environment."""
         reason = self.choice(settings)
-        found = program.find(settings)
+        found = engine_program.find(settings)
         if reason or not found:
-            return reason or program.absent(settings)
+            return reason or engine_program.absent(settings)
         try:
             made = _load(settings.snapshot, supervisor)
             return made.mismatch(settings.environment, found.interpreter) or made.tables_problem(settings.snapshot)
@@ -73,18 +74,27 @@ class Snapshot(Zygote):
         Raises:
             Declined: it was not restored; nothing of it is left.
         """
-        found = program.find(settings)
+        found = engine_program.find(settings)
         if not found:
-            raise Declined(program.absent(settings))
+            raise Declined(engine_program.absent(settings))
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
             os.set_inheritable(write_end, True)
             command = [
-                found.interpreter, "-I", "-S", "-c", _FALLBACK, native.path(native.RESTORE),
+                found.interpreter,
+                "-I",
+                "-S",
+                "-c",
+                _FALLBACK,
+                native.path(native.RESTORE),
                 os.path.join(settings.snapshot, MEMORY),
                 # Its own number, and the count of executions: the restorer raises the last digit.
-                f"{write_end}/0", str(write_end), settings.timeline, found.path, *settings.command[1:],
-            ]  # fmt: skip
+                f"{write_end}/0",
+                str(write_end),
+                settings.timeline,
+                found.path,
+                *settings.command[1:],
+            ]
             pid = supervisor.spawn(command, self.environment(settings), settings.directory)
             os.close(write_end)
             write_end = -1
@@ -121,7 +131,7 @@ def _load(directory: str, supervisor: Supervisor) -> Manifest:
             return ""
 
     try:
-        found = text() if directory == SNAPSHOT else inquiry.ask(supervisor, "snapshot", text, _PATIENCE)
+        found = text() if directory == SNAPSHOT else bounded_call.ask(supervisor, "snapshot", text, _PATIENCE)
         if found:
             return Manifest.of(found)
     except (OSError, RuntimeError, ValueError, LookupError, TypeError) as error:

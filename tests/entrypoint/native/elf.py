@@ -46,9 +46,8 @@ class Elf:
         self.segments = [Segment(row[0], row[1], row[2], row[3], row[5], row[6]) for row in rows]
         (found,) = (segment for segment in self.segments if segment.kind == DYNAMIC)
         self.dynamic = [
-            struct.unpack_from("<QQ", data, at)
-            for at in range(found.offset, found.offset + found.file_bytes, 16)
-        ]  # fmt: skip
+            struct.unpack_from("<QQ", data, at) for at in range(found.offset, found.offset + found.file_bytes, 16)
+        ]
 
     def value(self, tag: int) -> int:
         """Return the first value of a tag in the dynamic section, or 0."""

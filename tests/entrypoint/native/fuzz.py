@@ -72,8 +72,9 @@ class Guarded:
         libc.mmap.restype = ctypes.c_void_p
         libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
         libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        start = libc.mmap(None, (pages + 1) * PAGE, mmap.PROT_READ | mmap.PROT_WRITE,
-                          mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)  # fmt: skip
+        start = libc.mmap(
+            None, (pages + 1) * PAGE, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0
+        )
         self._end = start + pages * PAGE
         assert libc.mprotect(self._end, PAGE, 0) == 0
 
@@ -91,8 +92,26 @@ def checked(data: bytes) -> None:
         AssertionError: they are not what they must be.
     """
     fields = struct.unpack_from("<20Q", data)
-    (_, length, mappings, mapping_count, copies, copy_count, protects, protect_count, paths, path_count, names,
-     names_length, auxv, auxv_length, vdso_start, vdso_length, vdso_offset, *_) = fields  # fmt: skip
+    (
+        _,
+        length,
+        mappings,
+        mapping_count,
+        copies,
+        copy_count,
+        protects,
+        protect_count,
+        paths,
+        path_count,
+        names,
+        names_length,
+        auxv,
+        auxv_length,
+        vdso_start,
+        vdso_length,
+        vdso_offset,
+        *_,
+    ) = fields
     texts = data[names : names + names_length]
     assert len(texts) == names_length
     assert auxv + auxv_length <= len(data)

@@ -34,33 +34,43 @@ def given():
     return {
         "environment": sorted(
             [os.fsdecode(name), os.fsdecode(value)]
-            for name, value in os.environb.items() if not name.startswith(b"WARMIMAGE_")
+            for name, value in os.environb.items()
+            if not name.startswith(b"WARMIMAGE_")
         ),
         "getenv": ctypes.CDLL(None).getenv(b"PROBE") != 0,
-        "directory": os.getcwd(), "umask": mask, "users": [os.getresuid(), os.getresgid(), os.getgroups()],
+        "directory": os.getcwd(),
+        "umask": mask,
+        "users": [os.getresuid(), os.getresgid(), os.getgroups()],
         "limits": {
             name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")
         },
         "files": sorted(f for f in os.listdir("/proc/self/fd") if int(f) < 3),
-        "nice": os.nice(0), "processors": sorted(os.sched_getaffinity(0)),
+        "nice": os.nice(0),
+        "processors": sorted(os.sched_getaffinity(0)),
         "status": {name: status[name] for name in ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Groups")},
         "signals": {name: int(status[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")},
-    }  # fmt: skip
+    }
 
 
 def interpreter():
     """What the interpreter itself tells."""
     return {
-        "argv": sys.argv, "orig_argv": sys.orig_argv, "executable": sys.executable, "path": sys.path,
-        "main": [__name__, __file__, __spec__ is None], "flags": str(sys.flags), "exe": os.readlink("/proc/self/exe"),
+        "argv": sys.argv,
+        "orig_argv": sys.orig_argv,
+        "executable": sys.executable,
+        "path": sys.path,
+        "main": [__name__, __file__, __spec__ is None],
+        "flags": str(sys.flags),
+        "exe": os.readlink("/proc/self/exe"),
         "streams": [
             [s.encoding, s.errors, s.mode, s.fileno(), s.line_buffering] for s in (sys.stdin, sys.stdout, sys.stderr)
         ],
-        "locale": locale.setlocale(locale.LC_CTYPE), "recursion": sys.getrecursionlimit(),
+        "locale": locale.setlocale(locale.LC_CTYPE),
+        "recursion": sys.getrecursionlimit(),
         "handlers": {number: str(signal.getsignal(number)) for number in range(1, 32)},
         "name": text("/proc/self/comm"),
         "line": text("/proc/self/cmdline").replace("\0", " ").strip(),
-    }  # fmt: skip
+    }
 
 
 def work():
@@ -98,14 +108,21 @@ def work():
     import sqlite3  # of no closure: it is loaded by a restored process
 
     return {
-        "threads": found, "squares": squares, "powers": powers, "child": child, "caught": caught, "alarm": rung,
+        "threads": found,
+        "squares": squares,
+        "powers": powers,
+        "child": child,
+        "caught": caught,
+        "alarm": rung,
         "run": subprocess.run(["sh", "-c", "echo $PROBE; exit 3"], stdout=subprocess.PIPE).stdout.decode(),
-        "waited": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), "slept": time.monotonic() - began < 20,
+        "waited": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]),
+        "slept": time.monotonic() - began < 20,
         "database": sqlite3.connect(":memory:").execute("select 6 * 7").fetchone(),
-        "decimal": str(decimal.Decimal(1) / 7), "float": repr(1 / 3),
+        "decimal": str(decimal.Decimal(1) / 7),
+        "float": repr(1 / 3),
         "main": threading.current_thread() is threading.main_thread(),
         "tid": threading.get_native_id() == os.getpid() == int(os.readlink("/proc/self")),
-    }  # fmt: skip
+    }
 
 
 def pow_of(number):
@@ -117,12 +134,17 @@ def draws():
     """Random numbers: no two processes have the same."""
     return {
         "random": random.random(),  # noqa: S311
-        "uuid1": str(uuid.uuid1()), "uuid4": str(uuid.uuid4()),
-        "secret": secrets.token_hex(), "kernel": os.urandom(8).hex(), "name": next(tempfile._get_candidate_names()),
-        "key": multiprocessing.current_process().authkey.hex(), "sampled": random.sample(range(10**9), 3),
-        "libc": [ctypes.CDLL(None).arc4random() for _ in range(2)] if hasattr(ctypes.CDLL(None), "arc4random") else
-                secrets.randbits(64),
-    }  # fmt: skip
+        "uuid1": str(uuid.uuid1()),
+        "uuid4": str(uuid.uuid4()),
+        "secret": secrets.token_hex(),
+        "kernel": os.urandom(8).hex(),
+        "name": next(tempfile._get_candidate_names()),
+        "key": multiprocessing.current_process().authkey.hex(),
+        "sampled": random.sample(range(10**9), 3),
+        "libc": [ctypes.CDLL(None).arc4random() for _ in range(2)]
+        if hasattr(ctypes.CDLL(None), "arc4random")
+        else secrets.randbits(64),
+    }
 
 
 def memory():
@@ -133,9 +155,10 @@ def memory():
         "restorer": [f"{start:x}" for start in starts if 0x100000000000 <= start < 0x100100000000],
         "executable_and_writable": [row for row in maps if "wx" in row[1]],
         "open": [os.readlink(path) for path in glob.glob("/proc/self/fd/*") if os.path.lexists(path)],
-        "heap": any(row[-1] == "[heap]" for row in maps), "stack": any(row[-1] == "[stack]" for row in maps),
+        "heap": any(row[-1] == "[heap]" for row in maps),
+        "stack": any(row[-1] == "[stack]" for row in maps),
         "vdso": any(row[-1] == "[vdso]" for row in maps),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

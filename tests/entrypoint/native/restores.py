@@ -18,9 +18,20 @@ HERE = Path(__file__).parent
 
 #: What the closure imports; ``before`` is a module of the tests.
 MODULES = (
-    "before", "json.decoder", "decimal", "asyncio", "ctypes", "concurrent.futures.process", "multiprocessing.managers",
-    "random", "uuid", "tempfile", "logging", "mmap", "subprocess",
-)  # fmt: skip
+    "before",
+    "json.decoder",
+    "decimal",
+    "asyncio",
+    "ctypes",
+    "concurrent.futures.process",
+    "multiprocessing.managers",
+    "random",
+    "uuid",
+    "tempfile",
+    "logging",
+    "mmap",
+    "subprocess",
+)
 
 PAGE = 4096
 
@@ -31,8 +42,15 @@ THIS_FILE, NO_FILE = 0xFFFFFFFE, 0xFFFFFFFF
 
 #: Places in the header.
 FILE_LENGTH, MAPPINGS, MAPPING_COUNT, COPIES, COPY_COUNT, VDSO_START, VDSO_OFFSET, TABLES_LENGTH = (
-    1, 2, 3, 4, 5, 14, 16, 17,
-)  # fmt: skip
+    1,
+    2,
+    3,
+    4,
+    5,
+    14,
+    16,
+    17,
+)
 
 
 def modules(image: Image) -> Path:

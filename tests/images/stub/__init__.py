@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import docker
-from warmimage import quoting
-from warmimage.base import default_base
-from warmimage.config import Config
+from warmimage.config.model import Config
+from warmimage.inputs.base_image import default_base
 from warmimage.plan import Plan
+from warmimage.rendering import quoting
 
 from tests.builder import facts
 

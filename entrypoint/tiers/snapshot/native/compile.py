@@ -26,10 +26,24 @@ MACHINES = {"x86_64": ("-fcf-protection=none",), "aarch64": ()}
 
 #: No C library, no stack protector (it reads the thread's memory, which is not there yet), no unwinding tables.
 FLAGS = (
-    "-std=c11", "-O2", "-g0", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-fno-builtin", "-fPIC", "-shared",
-    "-nostdlib", "-fvisibility=hidden", "-fno-stack-protector", "-fno-sanitize=all", "-fno-asynchronous-unwind-tables",
-    "-Wl,-s", "-Wl,--build-id=none",
-)  # fmt: skip
+    "-std=c11",
+    "-O2",
+    "-g0",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-ffreestanding",
+    "-fno-builtin",
+    "-fPIC",
+    "-shared",
+    "-nostdlib",
+    "-fvisibility=hidden",
+    "-fno-stack-protector",
+    "-fno-sanitize=all",
+    "-fno-asynchronous-unwind-tables",
+    "-Wl,-s",
+    "-Wl,--build-id=none",
+)
 
 
 def compile_into(directory: str) -> None:

@@ -1,0 +1,178 @@
+"""From plan to build context: a directory that plain ``docker build`` or ``podman build`` builds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import stat
+from dataclasses import replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, WarmimageError
+from ..files import replaced
+from ..inputs import model
+from ..plan import Plan
+from ..rendering.dockerfile import dockerfile
+from . import planner
+from .planner import Inputs
+
+#: Everything at the top of a context: a directory that holds more is not ours to replace.
+_NAMES = frozenset(
+    {"Dockerfile", "plan.json", "imports.json", "warmimage.lock", "entrypoint", "wheels", "model", "caches"}
+)
+
+#: Modes in an image: no builder but BuildKit has COPY --chmod, so the context's own modes must do.
+_FILE, _EXECUTABLE, _DIRECTORY = 0o644, 0o755, 0o755
+
+
+def write(plan: Plan, inputs: Inputs, directory: Path, *, link: bool = False) -> None:
+    """Write the context of a plan; it appears whole or not at all, and one written before is kept until then.
+
+    Args:
+        plan: what the image is.
+        inputs: where wheels and weights are on this machine.
+        directory: must not exist, or be empty, or hold a context written before.
+        link: put wheels and weights there as hard links where the file system allows; for a context that nobody edits,
+            because whoever writes into such a file writes into the model.
+
+    Raises:
+        ConfigError: the folder holds something else, or cannot be replaced.
+        WarmimageError: it cannot be written, or weights to bake cannot be downloaded.
+    """
+    given, directory = directory, directory.resolve()
+    _check_output(given, directory)
+    if plan.weights == "bake":
+        inputs = replace(inputs, model=model.fetch(inputs.model))
+    try:
+        with replaced(directory) as made:
+            _fill(made, plan, inputs, link)
+    except OSError as error:
+        raise WarmimageError(
+            f"the build context cannot be written: {error.strerror or error}", where=str(error.filename or given)
+        ) from None
+
+
+def _check_output(given: Path, directory: Path) -> None:
+    """Refuse an output folder that is not ours, or that another cannot take the place of."""
+    if not directory.exists():
+        return
+    if not _is_context(directory):
+        raise ConfigError(
+            "the output folder holds something else",
+            where="--output-dir",
+            got=str(given),
+            expected="a new or empty folder, or a context written before",
+        )
+    current = Path.cwd()
+    if directory in (current, *current.parents) or os.path.ismount(directory):
+        raise ConfigError(
+            "the output folder is in use and cannot be replaced",
+            where="--output-dir",
+            got=str(given),
+            expected="neither the current folder, nor one above it, nor a mount point",
+            fix="--output-dir context",
+        )
+
+
+def _is_context(directory: Path) -> bool:
+    """Return whether a folder is empty, or a context that this version wrote and nothing else."""
+    try:
+        names = set(os.listdir(directory))
+        if names:
+            Plan.model_validate_json((directory / "plan.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return names <= _NAMES
+
+
+def imports(plan: Plan) -> dict[str, Any]:
+    """Return the part of a plan that the closure and the snapshot depend on, as ``imports.json`` has it.
+
+    Not the model's name and the port: another one must not import and capture everything again.
+    """
+    baseline = (
+        plan.snapshot.baseline
+        if plan.snapshot
+        else planner.baseline(plan.base.machine, plan.engine.name, plan.accelerator)
+    )
+    program = itertools.takewhile(lambda word: word not in (plan.model.path, plan.model.name), plan.engine.command)
+    return {
+        **plan.engine.model_dump(mode="json", include={"required_modules", "native_libraries", "import_environment"}),
+        **plan.closure.model_dump(mode="json", include={"modules", "later", "preload"}),
+        "accelerator": plan.accelerator,
+        "command": list(program),
+        "python": plan.python,
+        "user": plan.user,
+        "environment": sorted(plan.environment),
+        "baseline": baseline,  # of an image without a snapshot, too: it may get one later
+    }
+
+
+def _fill(made: Path, plan: Plan, inputs: Inputs, link: bool) -> None:
+    made.mkdir()
+    _write(made / "Dockerfile", dockerfile(plan))
+    _write(made / "plan.json", plan.model_dump_json(indent=1) + "\n")
+    _write(made / "imports.json", json.dumps(imports(plan), indent=1) + "\n")
+    _copy_entrypoint(made / "entrypoint")
+    if inputs.wheelset:
+        lock = inputs.wheelset.lock
+        for wheel in lock.wheels:
+            _put(inputs.wheelset.folder / wheel.file, made / "wheels" / wheel.file, link)
+        _write(made / "wheels" / "requirements.txt", lock.as_requirements())
+        _write(made / "warmimage.lock", lock.to_json())
+    if plan.weights == "bake" and inputs.model.directory:
+        for file in model.files(inputs.model.directory, hub=inputs.model.revision is not None):
+            _put(inputs.model.directory / file, made / "model" / file, link)
+    if plan.caches and inputs.caches:
+        copy_tree(inputs.caches, made / "caches")
+    for directory in (made, *(path for path in made.rglob("*") if path.is_dir())):
+        directory.chmod(_DIRECTORY)  # whatever the umask was; all of them are ours
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(_FILE)
+
+
+def _copy_entrypoint(target: Path) -> None:
+    with as_file(files("warmimage.entrypoint")) as source:
+        copy_tree(source, target, "__pycache__", "py.typed", "compile.py")  # that one is for the wheel's build
+
+
+def copy_tree(source: Path, target: Path, *ignored: str) -> None:
+    """Copy a directory, with modes that every user of an image can read by.
+
+    Args:
+        source: the directory.
+        target: is made.
+        ignored: patterns of names to leave out.
+    """
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*ignored))
+    for path in (target, *target.rglob("*")):
+        path.chmod(_DIRECTORY if path.is_dir() else _readable(path))
+
+
+def _put(source: Path, target: Path, link: bool) -> None:
+    """Put a file into the context: as a hard link where that is wanted and possible, else as a copy.
+
+    A hard link is the user's own file and keeps its mode, so a file that an image's user could not read, or that
+    anybody may write, is copied.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = source.resolve()
+    if link and source.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH) == stat.S_IROTH:
+        try:
+            os.link(source, target)
+            return
+        except OSError:  # another file system, or one without hard links
+            pass
+    shutil.copy2(source, target)
+    target.chmod(_readable(target))
+
+
+def _readable(path: Path) -> int:
+    return _EXECUTABLE if path.stat().st_mode & stat.S_IXUSR else _FILE

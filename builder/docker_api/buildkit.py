@@ -1,0 +1,154 @@
+"""Build a context with BuildKit through the docker command, which alone speaks it (docker-py has no BuildKit)."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..console import console, note
+from ..errors import EnvironmentLacks, WarmimageError
+
+Progress = Literal["auto", "plain", "tty", "quiet"]
+
+#: First client without a BuildKit of its own: it delegates to the buildx plugin.
+_BUILDX_ONLY = 23
+
+_FAILED = re.compile(r"#(\d+) ERROR: ")
+_PRINTED = re.compile(r"#(\d+) \d+\.\d+ (.*)")
+
+_STEP = re.compile(r"#\d+ (\[[^\]]+\] .*|exporting .*)")
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A docker command that builds with BuildKit.
+
+    Attributes:
+        command: its first words.
+        environment: variables it needs beside the caller's.
+    """
+
+    command: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+def find_builder() -> Builder:
+    """Return the first docker command on the PATH that builds with BuildKit.
+
+    Several may be there: a client without the buildx plugin can come before one that works.
+
+    Raises:
+        EnvironmentLacks: none does.
+    """
+    seen = []
+    for folder in os.get_exec_path():
+        docker = os.path.join(folder, "docker")
+        if not os.access(docker, os.X_OK) or os.path.realpath(docker) in seen:
+            continue
+        seen.append(os.path.realpath(docker))
+        if subprocess.run([docker, "buildx", "version"], capture_output=True, check=False).returncode == 0:
+            # Not `buildx build`: that follows `buildx use`, and another builder sees none of the engine's images.
+            return Builder((docker, "build"), (("DOCKER_BUILDKIT", "1"), ("BUILDX_BUILDER", "default")))
+        version = subprocess.run([docker, "--version"], capture_output=True, text=True, check=False).stdout
+        major = re.search(r"version (\d+)\.", version)
+        if major and int(major[1]) < _BUILDX_ONLY:
+            return Builder((docker, "build"), (("DOCKER_BUILDKIT", "1"),))
+    raise EnvironmentLacks(
+        "no docker command that builds with BuildKit",
+        got=", ".join(seen) or "no docker command on PATH",
+        expected="docker with the buildx plugin",
+        fix="install docker-buildx (or docker-buildx-plugin)",
+    )
+
+
+def build_command(
+    builder: Builder, context: Path, tags: Sequence[str], secrets: Sequence[str], network: str, iid_file: Path
+) -> list[str]:
+    """Return the command line that builds a context."""
+    command = [*builder.command, "--progress", "plain", "--network", network, "--iidfile", str(iid_file)]
+    for tag in tags:
+        command += ["--tag", tag]
+    for secret in secrets:
+        command += ["--secret", secret]
+    return [*command, str(context)]
+
+
+def build(
+    builder: Builder, context: Path, tags: Sequence[str], secrets: Sequence[str], network: str, progress: Progress
+) -> str:
+    """Build a context and return the image's id, ``sha256:...``.
+
+    Raises:
+        WarmimageError: a step failed; the message names it.
+    """
+    with tempfile.TemporaryDirectory(prefix="warmimage-") as name:
+        iid_file = Path(name) / "iid"
+        command = build_command(builder, context, tags, secrets, network, iid_file)
+        tail: deque[str] = deque(maxlen=60)
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, **dict(builder.environment)},
+        ) as process:
+            try:
+                _show(process, tail, progress)
+            except BaseException:
+                process.terminate()
+                raise
+        if process.returncode:
+            raise _build_error(list(tail))
+        return iid_file.read_text(encoding="ascii").strip()
+
+
+def _show(process: subprocess.Popen[str], tail: deque[str], progress: Progress) -> None:
+    """Follow a build's output: as a status line with the step in progress, in full, or not at all."""
+    assert process.stdout
+    if progress == "auto":
+        progress = "tty" if console().is_terminal and not os.environ.get("CI") else "plain"
+    status = console().status("building") if progress == "tty" else None
+    if status:
+        status.start()
+    try:
+        for line in process.stdout:
+            tail.append(line.rstrip())
+            step = _STEP.match(line)
+            if status and step:
+                status.update(f"building {step[1].strip()[:100]}")
+            elif progress == "plain":
+                note(line.rstrip())
+    finally:
+        if status:
+            status.stop()
+
+
+def _build_error(tail: Sequence[str]) -> WarmimageError:
+    text = "\n".join(tail)
+    if "no space left on device" in text.lower():
+        return WarmimageError(
+            "no disk space left on the Docker engine", got=_last(tail), fix="docker system prune, or enlarge its disk"
+        )
+    own = [line.split("warmimage: error: ", 1)[1] for line in tail if "warmimage: error: " in line]
+    if own:
+        step = "snapshot" if own[0].startswith("snapshot ") else "closure"
+        return WarmimageError(own[0], where=f"the image's {step} step", fix="see the steps above, or --progress plain")
+    fix = "--progress plain shows all steps; warmimage render --output-dir DIR writes the context to look into"
+    return WarmimageError("the build failed", got=_last(tail), fix=fix)
+
+
+def _last(tail: Sequence[str]) -> str:
+    """Return the line that tells most: the last that the failed step printed, else the last that names an error."""
+    failed = next((match[1] for line in tail if (match := _FAILED.match(line))), None)
+    printed = [match[2] for line in tail if (match := _PRINTED.match(line)) and match[1] == failed]
+    errors = [line for line in tail if "error" in line.lower() or "failed" in line.lower()]
+    lines = [line.strip() for line in printed or errors or tail if line.strip()]
+    return lines[-1][-300:] if lines else ""

@@ -1,0 +1,332 @@
+"""The values of the Helm chart that a build knows: image, sizes, ports, user, snapshot, writable directories."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import NotFound
+from docker.models.containers import Container
+from ruamel.yaml import YAML
+
+from .. import __version__
+from ..bench.result import write_whole
+from ..build.snapshot_facts import Captured
+from ..docker_api import daemon, temporary_container
+from ..engines import adapters
+from ..entrypoint.environment.import_environment import NATIVE
+from ..entrypoint.environment.reapply import READERS
+from ..entrypoint.environment.reapply_devices import DERIVED
+from ..entrypoint.settings import last_value
+from ..errors import ConfigError, WarmimageError
+from ..image.read import ImageReport
+from ..plan import Plan
+
+FILE_NAME = "values.generated.yaml"
+
+#: Beginning of every file that is written here: only such a file is overwritten.
+_MARK = "# Written by warmimage"
+
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+#: Engine flags whose product is the number of GPUs of one server, in all names that the engines have for them.
+_PARALLEL = (
+    ("--tensor-parallel-size", "-tp", "--tp-size", "--tp"),
+    ("--pipeline-parallel-size", "-pp", "--pp-size", "--pp"),
+)
+_DATA_PARALLEL = ("--data-parallel-size", "-dp", "--dp-size", "--dp")
+
+#: How many of vLLM's data-parallel ranks run in this server, where others run elsewhere.
+_DATA_PARALLEL_HERE = ("--data-parallel-size-local", "-dpl")
+
+#: With it SGLang's data-parallel ranks share the GPUs of tensor parallelism.
+_SHARING = "--enable-dp-attention"
+
+#: Variables that move a cache to a folder that the server must be able to write to, beside those that adapters name.
+_CACHES = re.compile(r"^(?:\w+_CACHE(?:_DIR|_ROOT|_PATH|_HOME)?|HF_HOME|PROMETHEUS_MULTIPROC_DIR)$")
+
+#: Engines that answer on ``/metrics``, and the argument without which they do not.
+_METRICS = {"vllm": "", "sglang": "--enable-metrics"}
+
+#: Variables that deployments set and that the interpreter reads at its start, which a restored process does not have.
+_OF_THE_INTERPRETER = ("PYTHONHASHSEED", "PYTHONPATH")
+
+#: Bytes per second that an image is taken to be pulled with, and seconds beside that.
+_PULL_RATE, _PULL_BASE = 50_000_000, 120
+
+#: Bytes of an archive in which its first two members' headers are.
+_ARCHIVE_BEGINNING = 1 << 16
+
+#: Seconds that a start may take where the size of the weights is not known.
+_UNKNOWN_START = 1800
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image, and its facts that are not in its plan.
+
+    Attributes:
+        plan: its plan.
+        tag: its first tag.
+        digest: digest reference by which a registry holds it; empty where it has not been pushed.
+        size: its bytes.
+        weight_bytes: size of the weights; 0 where it is not known.
+        environment: its variables.
+        filled: folders among those that the server writes to in which it holds something.
+        lacking: packages without which its command ``warm`` has no HTTP face.
+        snapshot: the snapshot in it; ``None`` for none.
+    """
+
+    plan: Plan
+    tag: str
+    digest: str
+    size: int
+    weight_bytes: int
+    environment: Mapping[str, str]
+    filled: frozenset[str] = frozenset()
+    lacking: tuple[str, ...] = ()
+    snapshot: Captured | None = None
+
+
+def check(path: Path) -> None:
+    """Check before a build that the values can be written.
+
+    Raises:
+        ConfigError: the file is there, and not one that a build wrote.
+    """
+    if path.is_dir():
+        raise ConfigError("the values file is a folder", where=str(path), fix="--values FILE")
+    try:
+        with path.open(encoding="utf-8") as file:
+            first = file.readline()
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the values file cannot be read: {error}", where=str(path), fix="--values FILE") from None
+    if not first.startswith(_MARK):
+        raise ConfigError(
+            "the values file was not written by a build, and is not overwritten",
+            where=str(path),
+            got=repr(first.strip()[:60]),
+            expected=repr(f"{_MARK} ..."),
+            fix="--values FILE, or --no-values",
+        )
+
+
+def write(path: Path, built: Built) -> None:
+    """Write the values of an image; the file appears whole or not at all.
+
+    Raises:
+        WarmimageError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text(built))
+    except OSError as error:
+        raise WarmimageError(
+            f"the values cannot be written: {error.strerror or error}", where=str(path), fix="--values FILE"
+        ) from None
+
+
+def text(built: Built) -> str:
+    """Return the values file of an image."""
+    plan = built.plan
+    key = model_key(plan.model.name)
+    revision = f" at {plan.model.revision}" if plan.model.revision else ""
+    base = plan.base.image + (f"@{plan.base.digest}" if plan.base.digest else "")
+    lines = [
+        f"{_MARK} {__version__}. The next build overwrites it: put your own values into another file, after this one:",
+        "#   helm upgrade --install RELEASE CHART -f values.generated.yaml -f mine.yaml",
+        f"# Image:  {built.digest or f'{built.tag}, not pushed yet: no digest is known (warmimage build --push)'}",
+        f"# Inputs: {plan.engine.name} {plan.engine.version} for {plan.accelerator}; model {plan.model.reference}"
+        f"{revision}; weights {plan.weights}; base {base}",
+    ]
+    if plan.model.mounted:
+        lines.append(f"# Yours to say: which volume holds the model (models.{key}.weights.volume).")
+    if not built.weight_bytes:
+        lines.append(f"# The size of the weights is not known: set models.{key}.weights.bytes.")
+    if built.lacking:
+        lines.append(f"# No warmer: the image lacks {', '.join(built.lacking)}.")
+    stream = io.StringIO()
+    yaml = YAML()
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.dump({"models": {key: _model(built)}}, stream)
+    return "\n".join(lines) + "\n" + stream.getvalue()
+
+
+def model_key(name: str) -> str:
+    """Return the key of a model in the values: of a Hub id its last part, as a resource's name may be."""
+    words = re.sub(r"[^a-z0-9]+", "-", name.rpartition("/")[2].lower()).strip("-")
+    return words[:40].strip("-") or "model"
+
+
+def quantity(size: int) -> str:
+    """Return bytes as a Kubernetes quantity, rounded up to whole MiB: a number might become a float on its way."""
+    return f"{-(-size // (1 << 20))}Mi" if size else ""
+
+
+def _model(built: Built) -> dict[str, Any]:
+    plan = built.plan
+    known: dict[str, Any] = {
+        "image": _image(built),
+        "servedName": plan.model.name,
+        "port": plan.engine.port,
+        "healthPath": plan.engine.health_path,
+        "metricsPath": _metrics_path(plan),
+        "podSecurityContext": {"runAsNonRoot": bool(plan.user), "runAsUser": plan.user},
+        "snapshot": _snapshot(built.snapshot),
+        "weights": {"strategy": plan.weights, "path": plan.model.path, "bytes": quantity(built.weight_bytes)},
+        "startup": {"pullSeconds": _PULL_BASE + -(-built.size // _PULL_RATE)},
+        "writable": _writable(built),
+    }
+    if not built.weight_bytes:
+        known["startup"]["seconds"] = _UNKNOWN_START
+    if built.lacking:
+        known["warmer"] = {"enabled": False}
+    if plan.base.machine in _MACHINES:
+        known["arch"] = _MACHINES[plan.base.machine]
+    if plan.engine.shared_memory:
+        known["sharedMemory"] = quantity(plan.engine.shared_memory)
+    if plan.accelerator == "cuda":
+        known["gpus"] = {"count": gpus(plan)}
+    return known
+
+
+def _snapshot(captured: Captured | None) -> dict[str, Any]:
+    if not captured:
+        return {"inImage": False, "bytes": quantity(0)}
+    return {"inImage": True, "bytes": quantity(captured.bytes), "variables": _lasting(captured)}
+
+
+def _lasting(captured: Captured) -> list[str]:
+    """Return the variables that a restored process cannot derive again; ``PREFIX*`` stands for all that begin so."""
+    reads: Mapping[str, str] = captured.environment.get("reads", {})
+    hidden = captured.environment.get("hidden", {})  # the imports have not seen their values
+    lasting = {*NATIVE, *_OF_THE_INTERPRETER} - READERS.keys()
+    for name, modules in reads.items():
+        if set(modules.split(", ")) - READERS.get(name, frozenset()):
+            lasting.add(name)
+    return sorted(lasting - DERIVED.keys() - set(hidden))
+
+
+def _image(built: Built) -> dict[str, str]:
+    if built.digest:
+        name, _, digest = built.digest.partition("@")
+        return {**_split(name), "digest": digest}
+    name, _, version = built.tag.rpartition(":")
+    # Without a tag of its own the part after the last colon is a registry's port and a path.
+    return {**_split(name), "tag": version} if name and "/" not in version else _split(built.tag)
+
+
+def _split(name: str) -> dict[str, str]:
+    """Return registry and repository of an image's name, by Docker's rule for which part is a host."""
+    host, slash, path = name.partition("/")
+    if slash and (host == "localhost" or "." in host or ":" in host):
+        return {"registry": host, "repository": path}
+    return {"repository": name}
+
+
+def _metrics_path(plan: Plan) -> str:
+    wanted = _METRICS.get(plan.engine.name)
+    return "/metrics" if wanted is not None and (not wanted or wanted in plan.engine.args) else ""
+
+
+def gpus(plan: Plan) -> int:
+    """Return how many GPUs one server computes on, as the engine's arguments in the image say."""
+    command = [_dashed(word) for word in (*plan.engine.command, *plan.engine.args)]
+    found = 1
+    for flags in _PARALLEL:
+        found *= _count(command, flags) or 1
+    if _SHARING not in command:
+        found *= _count(command, _DATA_PARALLEL_HERE) or _count(command, _DATA_PARALLEL) or 1
+    return found
+
+
+def _dashed(word: str) -> str:
+    """Return a long flag with dashes for underscores: vLLM takes both."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def _count(command: Sequence[str], flags: Sequence[str]) -> int:
+    """Return the number that a command gives to flags, 0 where it gives none."""
+    value = last_value(command, flags)
+    return int(value) if value.isascii() and value.isdigit() else 0
+
+
+def _moves_a_cache(variable: str) -> bool:
+    named = (place[0] for adapter in adapters().values() for kind in adapter.caches.values() for place in kind.values())
+    return bool(_CACHES.match(variable)) or variable in named
+
+
+def writable_folders(plan: Plan, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the folders that a server writes to by the chart's names: its home, and caches that variables move."""
+    folders = {"home": plan.folders.home}
+    fixed = (plan.folders.home, "/tmp", "/run/warmimage", plan.model.path)  # noqa: S108 - of the container
+    for name, path in sorted(environment.items()):
+        if not _moves_a_cache(name) or not path.startswith("/"):
+            continue
+        below = [place for place in (*fixed, *folders.values()) if f"{path}/".startswith(f"{place}/")]
+        if not below:
+            folders[re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:32].strip("-")] = path
+    return folders
+
+
+def _writable(built: Built) -> dict[str, dict[str, Any]]:
+    folders = writable_folders(built.plan, built.environment)
+    return {name: {"path": path, "seed": path in built.filled} for name, path in folders.items()}
+
+
+def inspect(
+    client: docker.DockerClient, report: ImageReport, digest: str, weight_bytes: int, lacking: Sequence[str] = ()
+) -> Built:
+    """Look into an image for the facts that its plan does not have.
+
+    Args:
+        client: the Docker daemon's.
+        report: the image, by its first tag.
+        digest: digest reference by which a registry holds it, or an empty string.
+        weight_bytes: size of the weights; 0 where it is not known.
+        lacking: packages without which its command ``warm`` cannot be asked over HTTP.
+    """
+    tag = report.reference
+    with daemon.api_errors(f"cannot look into {tag}"):
+        entries = client.images.get(tag).attrs["Config"].get("Env") or []
+        environment = dict(entry.partition("=")[::2] for entry in entries)
+        folders = writable_folders(report.plan, environment).values()
+        with temporary_container.created(client, tag, {"command": ["true"]}, "a container to look into") as made:
+            filled = frozenset(path for path in folders if _holds_something(made, path))
+    return Built(
+        plan=report.plan,
+        tag=tag,
+        digest=digest,
+        size=report.size_bytes,
+        weight_bytes=weight_bytes,
+        environment=environment,
+        filled=filled,
+        lacking=tuple(lacking),
+        snapshot=report.snapshot,
+    )
+
+
+def _holds_something(container: Container, path: str) -> bool:
+    """Return whether a folder of a container has anything in it; of its archive only the beginning is read."""
+    try:
+        chunks, _ = container.get_archive(path)
+    except NotFound:
+        return False
+    beginning = b""
+    for chunk in chunks:
+        beginning += chunk
+        if len(beginning) >= _ARCHIVE_BEGINNING:
+            break
+    with tarfile.open(fileobj=io.BytesIO(beginning), mode="r|") as archive:
+        archive.next()  # the folder itself
+        return archive.next() is not None

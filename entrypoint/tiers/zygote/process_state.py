@@ -1,0 +1,170 @@
+"""What a process that is started by another takes over from it, besides open files: gathered there, put in place here.
+
+A spawned process gets these from the kernel, by ``fork`` and ``exec``.  One that is forked from a companion gets the
+companion's, which are those of its requester at the requester's own birth; the requester may have changed them since.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Callable
+from typing import Any
+
+#: Number and name of each limit; the module has two names for one of them.
+_LIMITS = dict(sorted((number, name) for name, number in vars(resource).items() if name.startswith("RLIMIT_")))
+_OUT_OF_MEMORY = "/proc/self/oom_score_adj"
+
+
+#: Rows of /proc/PID/status that say what a process may do; the limits of processors and memory of its control group.
+_PERMISSIONS = (
+    "Uid",
+    "Gid",
+    "Groups",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+    "Seccomp_filters",
+    "Mems_allowed",
+)
+
+
+def credentials() -> list[Any]:
+    """Return what a process cannot give itself: its user, permissions, session, control groups and namespaces."""
+    with open("/proc/thread-self/cgroup", encoding="ascii", errors="surrogateescape") as file:
+        groups = file.read()
+    status = _status()
+    folder = "/proc/thread-self/ns"
+    namespaces = [os.readlink(os.path.join(folder, name)) for name in sorted(os.listdir(folder))]
+    permissions = [status.get(name, "") for name in _PERMISSIONS]
+    return [permissions, os.getsid(0), groups, namespaces, os.sched_getscheduler(0)]
+
+
+def gather() -> dict[str, Any]:
+    """Return the inheritable state of this process and thread, as values that ``marshal`` knows.
+
+    Raises:
+        OSError: the kernel does not tell, as of a working directory that is gone.
+    """
+    status = _status()
+    return {
+        "directory": os.getcwdb(),
+        "umask": int(status["Umask"], 8) if "Umask" in status else _umask(),
+        "group": os.getpgid(0),
+        "cpus": list(os.sched_getaffinity(0)),
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+        "limits": [list(resource.getrlimit(number)) for number in _LIMITS],
+        "oom": _oom_score(),
+        "blocked": _signals(status["SigBlk"]),
+        "ignored": _signals(status["SigIgn"]),
+    }
+
+
+def put(state: dict[str, Any]) -> dict[str, str]:
+    """Give this process the state that ``gather`` found in another.
+
+    Returns:
+        What the kernel refuses, with the reason.
+    """
+    failed = {}
+    for name, change in _CHANGES.items():
+        try:
+            change(state[name])
+        except OSError as error:
+            failed[name] = str(error)
+    put_signals(state["ignored"], state["blocked"])
+    return failed
+
+
+def _put_group(group: int) -> None:
+    if os.getpgid(0) != group:
+        os.setpgid(0, group)
+
+
+def _put_cpus(cpus: list[int]) -> None:
+    if os.sched_getaffinity(0) != set(cpus):
+        os.sched_setaffinity(0, cpus)
+
+
+def _put_nice(nice: int) -> None:
+    if os.getpriority(os.PRIO_PROCESS, 0) != nice:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+
+
+def _put_limits(limits: list[list[int]]) -> None:
+    failed = []
+    for (number, name), limit in zip(_LIMITS.items(), limits, strict=True):
+        if list(resource.getrlimit(number)) != limit:
+            try:
+                resource.setrlimit(number, (limit[0], limit[1]))
+            except (OSError, ValueError) as error:  # the module makes a ValueError of some of the kernel's refusals
+                failed.append(f"{name}: {error}")
+    if failed:
+        raise OSError("; ".join(failed))
+
+
+def _put_oom_score(score: int) -> None:
+    if _oom_score() != score:
+        with open(_OUT_OF_MEMORY, "w", encoding="ascii") as file:
+            file.write(str(score))
+
+
+#: Part of the state -> how this process is given it.
+_CHANGES: dict[str, Callable[[Any], object]] = {
+    "directory": os.chdir,
+    "umask": os.umask,
+    "group": _put_group,
+    "cpus": _put_cpus,
+    "nice": _put_nice,
+    "limits": _put_limits,
+    "oom": _put_oom_score,
+}
+
+
+def put_signals(ignored: list[int], blocked: list[int]) -> None:
+    """Set the dispositions of a new interpreter: what is ignored stays so, all others are the defaults.
+
+    Those that Python does not know of stay: it was told at its start to have them handled by ``faulthandler``.
+    """
+    for number in signal.valid_signals():
+        wanted: Any = signal.SIG_IGN if number in ignored else signal.SIG_DFL
+        if number == signal.SIGINT and number not in ignored:
+            wanted = signal.default_int_handler
+        if number in (signal.SIGPIPE, signal.SIGXFSZ):  # as Python itself does at its start
+            wanted = signal.SIG_IGN
+        if signal.getsignal(number) not in (None, wanted):
+            with contextlib.suppress(OSError, ValueError):  # SIGKILL, SIGSTOP and the C library's own
+                signal.signal(number, wanted)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _status() -> dict[str, str]:
+    """Return what the kernel says of this thread."""
+    with open("/proc/thread-self/status", encoding="ascii", errors="surrogateescape") as file:
+        rows = [row.partition(":") for row in file]
+    return {name: value.strip() for name, _, value in rows}
+
+
+def _signals(mask: str) -> list[int]:
+    bits = int(mask, 16)
+    return [number for number in range(1, 65) if bits >> number - 1 & 1]
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # for a moment in all threads; only kernels before 4.7 do not tell it
+    os.umask(mask)
+    return mask
+
+
+def _oom_score() -> int:
+    try:
+        with open(_OUT_OF_MEMORY, encoding="ascii") as file:
+            return int(file.read())
+    except OSError:
+        return 0
