@@ -161,6 +161,21 @@ class _Run:
         return self.start + self.length
 
 
+@dataclass
+class _Pages:
+    """Pages of the file, one behind the other; ``length`` is theirs in bytes."""
+
+    pages: list[bytes] = field(default_factory=list)
+    length: int = 0
+
+    def append(self, data: Sequence[bytes]) -> int:
+        """Add pages; return their position among these."""
+        position = self.length
+        self.pages += data
+        self.length += sum(map(len, data))
+        return position
+
+
 @dataclass(frozen=True)
 class Written:
     """What a snapshot file has become.
@@ -197,9 +212,8 @@ class MemoryFile:
         self._mappings: list[bytes] = []
         self._copies: list[tuple[int, int, int]] = []
         self._protects: list[bytes] = []
-        self._pages: list[bytes] = []
-        self._data_bytes = 0
-        self._mapped_bytes = self._copied_bytes = 0
+        # Copied pages come first in the file: a restore waits for them alone, and reads them with one request.
+        self._copied, self._mapped = _Pages(), _Pages()
         self._files: dict[str, int] = {}
         self._fixups: list[tuple[int, int]] = []
 
@@ -229,7 +243,7 @@ class MemoryFile:
             for mapping in found:
                 if not mapping.is_kernels:
                     self._add(mapping, memory.fileno(), pagemap.fileno())
-            vdso_offset = self._append([os.pread(memory.fileno(), vdso.length, vdso.start)])
+            vdso_offset = self._copied.append([os.pread(memory.fileno(), vdso.length, vdso.start)])
         return self._save(path, (vdso.start, vdso.length, vdso_offset), resume, point)
 
     # Positions in the page data become offsets into the file when the length of the tables is known: `_save`.
@@ -251,14 +265,12 @@ class MemoryFile:
             file = self._files.setdefault(mapping.path, len(self._files)) if mapping.is_file else _NO_FILE
             self._map(mapping.start, mapping.length, mapping.offset if mapping.is_file else 0, file, protection, flags)
         for run in copied:
-            self._copies.append((run.start, run.length, self._append(run.data)))
-            self._copied_bytes += run.length
+            self._copies.append((run.start, run.length, self._copied.append(run.data)))
         if protection != mapping.protection:
             self._protects.append(_PROTECT.pack(mapping.start, mapping.length, mapping.protection, 0))
         for run in maps:
-            offset = self._append(run.data)
+            offset = self._mapped.append(run.data)
             self._map(run.start, run.length, offset, _THIS_FILE, mapping.protection, flags & ~_GROWS_DOWN)
-            self._mapped_bytes += run.length
 
     def _may_map(self, mapping: Mapping) -> bool:
         """Return whether pages may be mapped from the file: a private mapping of it is not quite anonymous memory.
@@ -316,13 +328,6 @@ class MemoryFile:
                 before = original[index * PAGE : (index + 1) * PAGE].ljust(PAGE, b"\0") if source >= 0 else _ZERO
                 yield start + index * PAGE, page, not candidate or page == before
 
-    def _append(self, data: Sequence[bytes]) -> int:
-        """Add pages to the file's data; return their position in it."""
-        position = self._data_bytes
-        self._pages += data
-        self._data_bytes += sum(map(len, data))
-        return position
-
     def _map(self, start: int, length: int, offset: int, file: int, protection: int, flags: int) -> None:
         if file == _THIS_FILE:
             self._fixups.append((len(self._mappings), offset))
@@ -350,10 +355,10 @@ class MemoryFile:
         tables = _up(places[-1], PAGE)
         for index, offset in self._fixups:
             fields = list(_MAPPING.unpack(self._mappings[index]))
-            fields[2] = tables + offset
+            fields[2] = tables + self._copied.length + offset
             self._mappings[index] = _MAPPING.pack(*fields)
         copies = [_COPY.pack(start, length, tables + offset) for start, length, offset in self._copies]
-        total = _up(tables + self._data_bytes, PAGE)
+        total = tables + self._copied.length + self._mapped.length
         header = _HEADER.pack(
             MAGIC,
             total,
@@ -388,9 +393,9 @@ class MemoryFile:
         ]
         with open(path, "xb") as file:
             file.write(b"".join(parts).ljust(tables, b"\0"))
-            file.writelines(self._pages)
-            file.truncate(total)
-        return Written(total, tables, self._mapped_bytes, self._copied_bytes, len(self._mappings), tuple(self._files))
+            file.writelines(self._copied.pages)
+            file.writelines(self._mapped.pages)
+        return Written(total, tables, self._mapped.length, self._copied.length, len(self._mappings), tuple(self._files))
 
     def _memory_map(self) -> list[int]:
         """Return ``struct memory_map``: where code, data, heap, stack, arguments and environment are."""
