@@ -21,7 +21,6 @@ from warmimage.errors import EnvironmentLacks
 from warmimage.image.read import plan_of
 
 from tests.entrypoint.harness import evict
-from tests.entrypoint.test_prefetch import undisturbed
 from tests.entrypoint.warming import MIB, model, wait_for
 from tests.support.images import (
     COMMAND,
@@ -33,6 +32,7 @@ from tests.support.images import (
     wait_for_event,
     wait_ready,
 )
+from tests.support.page_cache import undisturbed
 from tests.support.tiny_model import make_tiny_model
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]

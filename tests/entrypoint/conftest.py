@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,11 @@ def unprivileged() -> tuple[str, ...]:
     if not works(*UNPRIVILEGED):
         pytest.skip("capabilities cannot be dropped here (needs setpriv and root)")
     return UNPRIVILEGED
+
+
+@pytest.fixture
+def sigterm_kept() -> Iterator[None]:
+    """Put back the disposition that prefetch changes in its own process."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import mmap
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,41 +25,13 @@ from warmimage.entrypoint.settings import load
 from warmimage.entrypoint.startup import prefetch
 from warmimage.entrypoint.timeline import Timeline
 
+from tests.support.page_cache import resident, undisturbed
+
 from .harness import Image, evict, free_port
 
 pytestmark = pytest.mark.timeout(60)
 
 MIB = 1 << 20
-
-
-def undisturbed(test: Callable[..., None]) -> Callable[..., None]:
-    """Skip a test about the page cache that has failed while somebody on this machine dropped all of it."""
-
-    @functools.wraps(test)
-    def run(*args: Any, **fixtures: Any) -> None:
-        before = drops()
-        try:
-            test(*args, **fixtures)
-        except AssertionError:
-            if drops() != before:
-                pytest.skip("the whole page cache was dropped meanwhile")
-            raise
-
-    return run
-
-
-def drops() -> str:
-    """Return how often the page cache was dropped on this machine."""
-    rows = Path("/proc/vmstat").read_text().splitlines()
-    return next((row for row in rows if row.startswith("drop_pagecache ")), "")
-
-
-@pytest.fixture
-def _sigterm() -> Iterator[None]:
-    """Put back the disposition that prefetch changes in its own process."""
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 def fill(path: Path, size: int) -> Path:
@@ -83,7 +53,7 @@ def test_weights_are_resident_afterwards_and_the_events_add_up(image: Image) -> 
         assert (event["wanted_bytes"], event["resident_bytes"], event["read_bytes"]) == (size, 0, size)
         assert event["reason"] == "done"
     assert not sizes
-    assert [resident_bytes(str(path)) for path in (*shards, hot)] == [4 * MIB + 1, 4 * MIB + 1, 3 * MIB]
+    assert [resident(path) for path in (*shards, hot)] == [4 * MIB + 1, 4 * MIB + 1, 3 * MIB]
 
     image.closure({"files": [str(hot)], "libraries": []})
     image.run("until:prefetch.ended:weights", "end:0")
@@ -128,7 +98,7 @@ def prefetched(image: Image) -> Callable[..., list[dict[str, Any]]]:
 Prefetched = Callable[..., list[dict[str, Any]]]
 
 
-@pytest.mark.usefixtures("_sigterm")
+@pytest.mark.usefixtures("sigterm_kept")
 @undisturbed
 def test_no_more_is_read_than_memory_can_hold(
     image: Image, prefetched: Prefetched, monkeypatch: pytest.MonkeyPatch
@@ -137,12 +107,12 @@ def test_no_more_is_read_than_memory_can_hold(
     weights = [fill(path, 4 * MIB) for path in sorted(image.model.glob("*.safetensors"))]
     evict(*weights)
     (event,) = prefetched()
-    assert [resident_bytes(str(path)) for path in weights] == [4 * MIB, 0]
+    assert [resident(path) for path in weights] == [4 * MIB, 0]
     assert (event["wanted_bytes"], event["read_bytes"]) == (8 * MIB + 2, 4 * MIB + 2)
     assert event["reason"] == f"memory window of {7 * MIB} bytes"
 
 
-@pytest.mark.usefixtures("_sigterm")
+@pytest.mark.usefixtures("sigterm_kept")
 def test_memory_that_is_taken_meanwhile_ends_it(
     image: Image, prefetched: Prefetched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +126,7 @@ def test_memory_that_is_taken_meanwhile_ends_it(
     assert event["read_bytes"] < event["wanted_bytes"]
 
 
-@pytest.mark.usefixtures("_sigterm")
+@pytest.mark.usefixtures("sigterm_kept")
 @undisturbed
 def test_only_the_parts_that_are_missing_are_read(image: Image, prefetched: Prefetched) -> None:
     path = fill(image.model / "model-00001-of-00002.safetensors", 3 * syscalls.BLOCK)
@@ -169,10 +139,10 @@ def test_only_the_parts_that_are_missing_are_read(image: Image, prefetched: Pref
     assert syscalls.BLOCK <= held < 2 * syscalls.BLOCK
     assert event["resident_bytes"] == held
     assert event["read_bytes"] == event["wanted_bytes"] - held
-    assert resident_bytes(str(path)) == 3 * syscalls.BLOCK
+    assert resident(path) == 3 * syscalls.BLOCK
 
 
-@pytest.mark.usefixtures("_sigterm")
+@pytest.mark.usefixtures("sigterm_kept")
 @undisturbed
 def test_a_file_that_cannot_be_read_is_a_failure_in_the_event(
     image: Image, prefetched: Prefetched, tmp_path: Path
@@ -194,10 +164,10 @@ def test_a_file_that_cannot_be_read_is_a_failure_in_the_event(
         f"{image.model}/out.safetensors: {outside} is outside the volume",
     ]
     assert event["reason"] == "done"
-    assert resident_bytes(str(good)) == 3 * MIB
+    assert resident(good) == 3 * MIB
 
 
-@pytest.mark.usefixtures("_sigterm")
+@pytest.mark.usefixtures("sigterm_kept")
 def test_a_file_that_is_gone_or_forbidden_by_then_is_a_failure(tmp_path: Path) -> None:
     """What was there when the files were looked for need not be when they are opened."""
     good, folder = fill(tmp_path / "good", 3 * MIB), tmp_path / "folder"
@@ -209,7 +179,7 @@ def test_a_file_that_is_gone_or_forbidden_by_then_is_a_failure(tmp_path: Path) -
         f"{tmp_path / 'gone'}: No such file or directory",
     ]
     assert (outcome.reason, outcome.files) == ("done", 2)
-    assert resident_bytes(str(good)) == 3 * MIB
+    assert resident(good) == 3 * MIB
 
 
 def test_a_file_that_is_truncated_while_it_is_read_is_a_failure(tmp_path: Path) -> None:
@@ -262,7 +232,7 @@ def test_files_are_closed_however_reading_ends(tmp_path: Path) -> None:
     assert not open_files()
 
 
-@pytest.mark.usefixtures("_sigterm")
+@pytest.mark.usefixtures("sigterm_kept")
 def test_a_volume_that_does_not_answer_is_declined(prefetched: Prefetched, monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
     monkeypatch.setattr(weights, "find", lambda _settings: never.wait())
@@ -272,7 +242,7 @@ def test_a_volume_that_does_not_answer_is_declined(prefetched: Prefetched, monke
     assert event["reason"] == "the volume has not answered for 0.2 s"
 
 
-@pytest.mark.usefixtures("_sigterm")
+@pytest.mark.usefixtures("sigterm_kept")
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"files": 1}'])
 def test_damaged_closure_does_not_cost_the_weights(image: Image, prefetched: Prefetched, text: str) -> None:
     closure = image.root / "closure.json"
@@ -282,7 +252,7 @@ def test_damaged_closure_does_not_cost_the_weights(image: Image, prefetched: Pre
     assert (ended["target"], ended["wanted_bytes"]) == ("weights", 16)
 
 
-@pytest.mark.usefixtures("_sigterm")
+@pytest.mark.usefixtures("sigterm_kept")
 @undisturbed
 def test_a_snapshots_files_are_read_before_the_model_the_largest_first(
     image: Image, prefetched: Prefetched, tmp_path: Path
@@ -296,10 +266,10 @@ def test_a_snapshots_files_are_read_before_the_model_the_largest_first(
     snapshot, model = prefetched(hot=dump)
     assert (snapshot["target"], model["target"]) == ("snapshot", "weights")
     assert snapshot["wanted_bytes"] == snapshot["read_bytes"] == 5 * MIB + 100
-    assert [resident_bytes(str(path)) for path in files] == list(sizes.values())
+    assert [resident(path) for path in files] == list(sizes.values())
 
 
-@pytest.mark.usefixtures("_sigterm")
+@pytest.mark.usefixtures("sigterm_kept")
 def test_gpus_that_share_the_page_caches_memory_are_left_alone(
     prefetched: Prefetched, monkeypatch: pytest.MonkeyPatch
 ) -> None:

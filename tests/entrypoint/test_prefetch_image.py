@@ -13,15 +13,16 @@ import pytest
 from warmimage.entrypoint.model import weights
 from warmimage.entrypoint.pagecache import residency
 from warmimage.entrypoint.pagecache.reader import Reading
-from warmimage.entrypoint.pagecache.syscalls import resident_bytes
 from warmimage.entrypoint.startup import prefetch
 
+from tests.support.page_cache import resident, undisturbed
+
 from .harness import Image, evict
-from .test_prefetch import MIB, Prefetched, _sigterm, fill, prefetched, undisturbed
+from .test_prefetch import MIB, Prefetched, fill, prefetched
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("_sigterm")]
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("sigterm_kept")]
 
-__all__ = ["_sigterm", "prefetched"]
+__all__ = ["prefetched"]
 
 
 def hot_files(image: Image, number: int, size: int) -> tuple[Path, list[Path]]:
@@ -38,7 +39,7 @@ def test_a_prefetch_that_was_cut_short_is_finished_by_the_next(image: Image, pre
     evict(*files[64:])
     ended, _ = prefetched(hot=closure)
     assert (ended["event"], ended["target"], ended["read_bytes"]) == ("prefetch.ended", "image", 200 * 4096)
-    assert all(resident_bytes(str(path)) == 4096 for path in files)
+    assert all(resident(path) == 4096 for path in files)
     declined, _ = prefetched(hot=closure)
     assert declined["reason"] == "51 of 200 files, spread over all, are resident"
 
@@ -69,7 +70,7 @@ def test_where_nobody_is_charged_for_reads_all_is_read(
     other_owner(monkeypatch, lambda: 0)
     ended, _ = prefetched(hot=closure)
     assert (ended["target"], ended["resident_bytes"], ended["read_bytes"]) == ("image", 0, 9 * MIB)
-    assert all(resident_bytes(str(path)) == 3 * MIB for path in files)
+    assert all(resident(path) == 3 * MIB for path in files)
 
 
 @undisturbed

@@ -17,8 +17,9 @@ import pytest
 from warmimage.entrypoint.pagecache.syscalls import resident_bytes
 from warmimage.entrypoint.warm.http_api import PACKAGES
 
+from tests.support.page_cache import resident, undisturbed
+
 from .harness import SOURCE, evict
-from .test_prefetch import undisturbed
 from .warming import MIB, Sidecar, events, model, sidecar, wait_for
 
 pytestmark = [
@@ -48,7 +49,7 @@ def test_a_sidecar_becomes_ready_says_what_is_resident_and_ends_at_once(tmp_path
     with sidecar(tmp_path, "--dir", str(tmp_path / "model"), "--targets", "weights", "--on-exit", "drop") as made:
         wait_for(lambda: made.ask("/readyz")[0] == 200)
         assert made.ask("/readyz")[1].startswith("warm: 6.0 MiB of 6.0 MiB are resident")
-        assert resident_bytes(str(path)) == 6 * MIB
+        assert resident(path) == 6 * MIB
         samples = scrape(made)
         assert of(samples, "wanted_bytes") == of(samples, "resident_bytes") == 6 * MIB + 2
         assert of(samples, "missing_bytes") == of(samples, "unknown_bytes") == of(samples, "over_budget_bytes") == 0

@@ -29,7 +29,8 @@ from warmimage.entrypoint.warm.rate_limit import Pace
 from warmimage.entrypoint.warm.targets import Places
 from warmimage.entrypoint.warm.tracker import File
 
-from .test_prefetch import undisturbed
+from tests.support.page_cache import undisturbed
+
 from .warming import MIB, events, model, wait_for, warming
 
 pytestmark = pytest.mark.timeout(180)

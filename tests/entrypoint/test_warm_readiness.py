@@ -22,8 +22,9 @@ from warmimage.entrypoint.warm.reading import Reading
 from warmimage.entrypoint.warm.targets import Found, Places
 from warmimage.entrypoint.warm.tracker import File, Ledger
 
+from tests.support.page_cache import undisturbed
+
 from .harness import SOURCE, evict
-from .test_prefetch import undisturbed
 from .warming import MIB, events, model, wait_for, warming
 
 pytestmark = pytest.mark.timeout(180)
