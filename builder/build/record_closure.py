@@ -233,7 +233,7 @@ def closure_of(events: Sequence[timeline.Event], listed: Sequence[str]) -> Closu
         if event["event"] == "imports":
             rows = (row for row in event["modules"] if row[4] == 0)
             names.update(dict.fromkeys(row[0] for row in rows if _is_the_engines(row[0])))
-        elif event["event"] == "zygote.passed":
+        elif event["event"] == "zygote.fallback":
             preload = event.get("preload") or preload
         elif event["event"] == "ready":
             names = after

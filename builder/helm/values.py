@@ -22,7 +22,7 @@ from ..docker_api import daemon, temporary_container
 from ..engines import adapters
 from ..entrypoint.environment.import_environment import NATIVE
 from ..entrypoint.environment.reapply import READERS
-from ..entrypoint.environment.reapply_devices import DERIVED
+from ..entrypoint.environment.reapply_devices import DEVICE_HANDLERS
 from ..entrypoint.settings import last_value
 from ..errors import ConfigError, WarmimageError
 from ..image.read import ImageReport
@@ -213,7 +213,7 @@ def _lasting(captured: Captured) -> list[str]:
     for name, modules in reads.items():
         if set(modules.split(", ")) - READERS.get(name, frozenset()):
             lasting.add(name)
-    return sorted(lasting - DERIVED.keys() - set(hidden))
+    return sorted(lasting - DEVICE_HANDLERS.keys() - set(hidden))
 
 
 def _image(built: Built) -> dict[str, str]:

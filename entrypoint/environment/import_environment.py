@@ -16,7 +16,7 @@ from typing import Any
 
 from . import python_locale
 from .reapply import HANDLERS, MADE_FROM, READERS, copy_environment
-from .reapply_devices import DERIVED, OF_PROCESSORS
+from .reapply_devices import DEVICE_HANDLERS, OF_PROCESSORS
 
 #: Read by native code when a library is loaded or the interpreter starts, where no recording of ours sees it.
 NATIVE = frozenset(
@@ -181,7 +181,7 @@ class Contract:
     cpus: int = field(default_factory=_processors)
     utf8_mode: int = sys.flags.utf8_mode
 
-    def completed(self, variables: Mapping[str, str]) -> dict[str, str]:
+    def with_import_effects(self, variables: Mapping[str, str]) -> dict[str, str]:
         """Return an environment with what the imports of a new interpreter would make of it."""
         found = dict(variables)
         for name, value in self.made.items():
@@ -195,7 +195,7 @@ class Contract:
                 found[name] = value
         return found
 
-    def broken(self, variables: Mapping[str, str], *, restored: bool = False) -> str:
+    def conflict(self, variables: Mapping[str, str], *, restored: bool = False) -> str:
         """Return which variables a process would get wrong in this environment, and why, or an empty string.
 
         Args:
@@ -205,10 +205,10 @@ class Contract:
         Returns:
             The reason, for a restored process with what to put into ``warmimage.yaml``, without any variable's value.
         """
-        variables = self.completed(variables)
+        variables = self.with_import_effects(variables)
         reasons = {}
         for name in self._changed(variables):
-            if name in self.hidden and name not in DERIVED:
+            if name in self.hidden and name not in DEVICE_HANDLERS:
                 continue  # the imports have not seen the value that has changed
             if name in self.native and variables.get(name) in (None, self.native[name]):
                 continue
@@ -224,7 +224,7 @@ class Contract:
             problem = _CHECKED[name](self, variables)
             if problem or name not in READERS:
                 return f"{name} {problem}" if problem else ""
-        if name in DERIVED:
+        if name in DEVICE_HANDLERS:
             return ""
         readers = {reader for reader in self._readers(name).split(_AND) if reader} - READERS.get(name, frozenset())
         if name not in READERS and not readers and _is_native(name, restored):
@@ -236,7 +236,7 @@ class Contract:
         patterns = (pattern for pattern in self.reads if pattern.endswith("*") and name.startswith(pattern[:-1]))
         return _AND.join(self.reads[key] for key in (name, *patterns) if key in self.reads)
 
-    def derive(self, variables: Mapping[str, str]) -> dict[str, str]:
+    def reapply(self, variables: Mapping[str, str]) -> dict[str, str]:
         """Put right what modules of this process derived from variables, or a number of processors, that differ now.
 
         Args:
@@ -249,9 +249,9 @@ class Contract:
         changed = self._changed(variables)
         recounted = OF_PROCESSORS if self.cpus != _processors() else ()
         for name in sorted({*changed, *self.hidden, *recounted}):
-            if name in DERIVED and (variables.get(name) != self._seen(name) or name in recounted):
+            if name in DEVICE_HANDLERS and (variables.get(name) != self._seen(name) or name in recounted):
                 try:
-                    DERIVED[name](variables.get(name))
+                    DEVICE_HANDLERS[name](variables.get(name))
                 except Exception as error:
                     failed[name] = repr(error)
         for handler in HANDLERS:

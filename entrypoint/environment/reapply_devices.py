@@ -143,7 +143,7 @@ def _mapped(*names: str) -> list[ctypes.CDLL]:
 
 
 #: Variable -> what to do with its new value, ``None`` for one that is not set.
-DERIVED: dict[str, Callable[[str | None], None]] = {
+DEVICE_HANDLERS: dict[str, Callable[[str | None], None]] = {
     "CUDA_VISIBLE_DEVICES": _devices,
     "GOMP_CPU_AFFINITY": _openmp_places,
     "OMP_NUM_THREADS": _openmp_threads,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .reapply import READERS
-from .reapply_devices import DERIVED
+from .reapply_devices import DEVICE_HANDLERS
 
 #: No module and no library reads it before the engine starts, or none keeps anything of it.
 NO_EFFECT = "no effect at import"
@@ -148,4 +148,4 @@ def row(name: str) -> Variable | None:
 
 def is_derived(name: str) -> bool:
     """Return whether a change of a variable is made good, so that it costs no tier but for the values in its row."""
-    return name in READERS or name in DERIVED
+    return name in READERS or name in DEVICE_HANDLERS

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..closure import import_closure
 from ..settings import ROOT
-from ..tiers.zygote.fork_safety import Watch
+from ..tiers.zygote.fork_safety import ForkSafety
 
 #: Build arguments that builders know without a declaration, and give to each step.
 _PROXIES = ("ALL_PROXY", "FTP_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -76,13 +76,13 @@ def attempt(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, An
         left_out: modules that are not to be imported.
 
     Returns:
-        The closure, with ``offences`` -> module and ``imported``, the number of modules.
+        The closure, with ``violations`` -> module and ``imported``, the number of modules.
     """
     os.environ.update(imports["import_environment"])
     modules = [name for name in imports["modules"] if name not in left_out]
-    watch, opened = Watch(), opened_files()
+    safety, opened = ForkSafety(), opened_files()
     began = time.monotonic()
-    skipped = import_closure(modules, watch.look)
+    skipped = import_closure(modules, safety.check)
     seconds = time.monotonic() - began
     mapped = mapped_libraries()
     # In load order.  The engine's own libraries are left to `libraries`: of their bytes a start touches a small part.
@@ -100,7 +100,7 @@ def attempt(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, An
         "libraries": native,
         # Read and not imported: transformers looks into the source of every model.
         "read": [path for path in list(opened) if path not in known and _is_kept(path)],
-        "offences": watch.offences,
+        "violations": safety.violations,
         "imported": len(sys.modules),
         "seconds": round(seconds, 1),
     }
@@ -152,14 +152,14 @@ def main(words: Sequence[str]) -> int:
         if closure is None:
             print("warmimage: error: importing the engine ends the interpreter in this image", file=sys.stderr)
             return 1
-        offences = {module: what for what, module in closure.pop("offences").items()}
-        if not offences or offences.keys() & required or offences.keys() <= left_out.keys():
+        violations = {module: what for what, module in closure.pop("violations").items()}
+        if not violations or violations.keys() & required or violations.keys() <= left_out.keys():
             break
-        left_out |= offences
-    for module in offences.keys() & required:
+        left_out |= violations
+    for module in violations.keys() & required:
         closure["modules"], closure["later"] = [], []  # so tier zygote declines before it imports anything
-        closure["skipped"].append({"module": module, "reason": f"its import leaves a {offences[module]}: no closure"})
-    required -= offences.keys()
+        closure["skipped"].append({"module": module, "reason": f"its import leaves a {violations[module]}: no closure"})
+    required -= violations.keys()
     for module, what in left_out.items():
         closure["skipped"].append({"module": module, "reason": f"its import leaves a {what}"})
     for entry in closure["skipped"]:

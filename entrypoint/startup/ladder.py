@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from ..settings import Settings
-from ..supervision.readiness import HealthProbe
+from ..supervision.readiness import ReadinessProbe
 from ..supervision.supervisor import Outcome, Supervisor
 from ..tiers import TIERS, Declined, Plain, Tier
 from ..tiers.engine_program import EXIT_DECLINED
@@ -88,7 +88,7 @@ class Ladder:
         """End what a tier's engine has left running."""
         left = self._supervisor.clear()
         if left:
-            self._timeline.event("engine.cleared", processes=left)
+            self._timeline.event("engine.leftovers_killed", processes=left)
 
     def _reason(self, tier: Tier) -> str:
         """Return why a tier declines, asked once."""
@@ -117,7 +117,7 @@ class Ladder:
     def _run(self, tier: Tier, began: float) -> Outcome:
         settings = self._settings
         reason = settings.quick or settings.unprobed
-        probe = None if reason else HealthProbe(settings.host, settings.port, settings.engine["health_path"])
+        probe = None if reason else ReadinessProbe(settings.host, settings.port, settings.engine["health_path"])
         if settings.unprobed:
             self._timeline.event("probe.declined", reason=settings.unprobed)
             say(f"ready not reported: {settings.unprobed}")

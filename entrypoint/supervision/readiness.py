@@ -10,7 +10,7 @@ import time
 UNREADY_INTERVAL = 0.25
 
 
-class HealthProbe:
+class ReadinessProbe:
     """Asks ``http://HOST:PORT/PATH`` again and again until it answers 200.
 
     The owner's loop waits until ``descriptor`` is ready or ``wait()`` seconds have passed, then calls ``step()``.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..timeline import Timeline, say
 from .process_monitor import Processes
-from .readiness import HealthProbe
+from .readiness import ReadinessProbe
 
 #: Signals that are about this process itself, or that a process raises against itself; all others are passed on.
 OWN_SIGNALS = {
@@ -128,7 +128,7 @@ class Supervisor:
     def run(
         self,
         start: Callable[[], int],
-        probe: HealthProbe | None,
+        probe: ReadinessProbe | None,
         on_ready: Callable[[float], None],
         verified: Callable[[], str | None] = lambda: "",
     ) -> Outcome:
@@ -206,7 +206,7 @@ class Supervisor:
     def _note(self, number: int, _frame: object) -> None:
         self._pending.append(number)
 
-    def _wait(self, probe: HealthProbe | None) -> None:
+    def _wait(self, probe: ReadinessProbe | None) -> None:
         readable = [self._wakeup]
         writable: list[int] = []
         timeout = None

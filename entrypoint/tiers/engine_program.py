@@ -69,12 +69,12 @@ def command_line(interpreter: str, program: str, arguments: Sequence[str]) -> li
     return [interpreter, *arguments] if is_interpreter(program) else [interpreter, program, *arguments]
 
 
-def absent(settings: Settings) -> str:
+def missing_reason(settings: Settings) -> str:
     """Return why there is no program to run in another script's process, in words for a tier that declines."""
     return f"{settings.command[0]} is neither a Python script on PATH nor an interpreter with -m"
 
 
-def behind(command: str, settings: Settings) -> list[str]:
+def wrap_command(command: str, settings: Settings) -> list[str]:
     """Return the command line by which a command of this package runs the engine's own program in its process.
 
     Args:
@@ -86,5 +86,5 @@ def behind(command: str, settings: Settings) -> list[str]:
     """
     found = find(settings)
     if not found:
-        raise FileNotFoundError(absent(settings))
+        raise FileNotFoundError(missing_reason(settings))
     return [found.interpreter, SCRIPT, command, settings.timeline, found.path, *settings.command[1:]]

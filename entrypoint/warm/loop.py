@@ -314,15 +314,15 @@ class Warmer:
         for name, each in state.targets.items():
             if each.warm_after is not None and name not in self._arrived:
                 self._arrived.add(name)
-                self._timeline.event("warm.arrived", target=name, seconds=round(each.warm_after, 3))
+                self._timeline.event("warm.target_ready", target=name, seconds=round(each.warm_after, 3))
         before = self._was_complete
         if state.complete and not before:
             self._timeline.event("warm.ready", reason=state.reason)
         elif before and not state.complete:
-            self._timeline.event("warm.lost", reason=state.reason)
+            self._timeline.event("warm.no_longer_ready", reason=state.reason)
         cause = "" if state.complete else state.limited or self._kept or self._problem(state)
         if cause and self._cause != cause:
-            self._timeline.event("warm.hindered", reason=cause)
+            self._timeline.event("warm.blocked", reason=cause)
             self._speak(cause)
         elif state.complete and not before:
             self._speak(f"{state.reason}, after {state.seconds:.1f} s")

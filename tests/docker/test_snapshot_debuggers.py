@@ -35,8 +35,8 @@ EVALUATES, BEGINS = "_PyEval_EvalFrameDefault", "Py_BytesMain"
 
 def program(name: str, package: str) -> str:
     """Return the path of a program, which may be beside this interpreter."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
+    fork_server = Path(sys.executable).parent / name
+    found = str(fork_server) if fork_server.exists() else shutil.which(name)
     if not found:
         pytest.skip(f"{name} is not installed ({package})")
     if os.geteuid():

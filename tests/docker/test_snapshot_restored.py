@@ -160,13 +160,13 @@ def test_the_kernel_says_the_same_of_the_engines_process(lives: dict[str, Life])
     assert restored.keys() == plain.keys()
 
 
-def test_processes_are_those_of_plain_and_a_companion(lives: dict[str, Life]) -> None:
+def test_processes_are_those_of_plain_and_a_fork_server(lives: dict[str, Life]) -> None:
     plain, restored = (lives[tier].processes for tier in TIERS)
-    companion = called(restored, "companion")
-    others = [process for process in restored if process is not companion]
+    fork_server = called(restored, "fork-server")
+    others = [process for process in restored if process is not fork_server]
     assert [process["name"] for process in others] == [process["name"] for process in plain]
     assert [process["line"] for process in others] == [process["line"] for process in plain]
-    (engine,) = [process for process in others if process["pid"] == companion["parent"]]
+    (engine,) = [process for process in others if process["pid"] == fork_server["parent"]]
     (started,) = [process for process in plain if process["name"] == engine["name"]]
     assert engine["parent"] == started["parent"] == 1
     assert sorted(engine["threads"]) == sorted(started["threads"])

@@ -13,7 +13,7 @@ from tests.docker import test_zygote as zygote
 from tests.docker.test_zygote import (
     Start,
     plugin,
-    test_beside_each_process_stands_its_companion_and_nothing_else_is_new,
+    test_beside_each_process_stands_its_fork_server_and_nothing_else_is_new,
     test_each_process_sees_itself_as_under_plain,
     test_every_python_process_of_the_engine_was_forked,
     test_no_two_processes_have_the_same_random_numbers,
@@ -29,7 +29,7 @@ from tests.support.snapshots import NOTHING_GRANTED, derived
 
 __all__ = [
     "plugin",
-    "test_beside_each_process_stands_its_companion_and_nothing_else_is_new",
+    "test_beside_each_process_stands_its_fork_server_and_nothing_else_is_new",
     "test_each_process_sees_itself_as_under_plain",
     "test_every_python_process_of_the_engine_was_forked",
     "test_no_two_processes_have_the_same_random_numbers",

@@ -130,7 +130,7 @@ def test_completions_are_the_same(starts: dict[str, Start]) -> None:
 
 def test_every_python_process_of_the_engine_was_forked(starts: dict[str, Start]) -> None:
     events = starts["zygote"].events
-    assert timeline.find(events, "zygote.passed") == []
+    assert timeline.find(events, "zygote.fallback") == []
     forked = timeline.find(events, "zygote.forked")
     assert [event["target"] for event in forked] == [
         "vllm.model_executor.models.registry",
@@ -152,13 +152,13 @@ def test_process_tree_and_titles_are_vllms_own(starts: dict[str, Start], tier: s
         assert process["line"].startswith("VLLM::")
 
 
-def test_beside_each_process_stands_its_companion_and_nothing_else_is_new(starts: dict[str, Start]) -> None:
+def test_beside_each_process_stands_its_fork_server_and_nothing_else_is_new(starts: dict[str, Start]) -> None:
     plain, zygote = (starts[tier].processes for tier in TIERS)
-    companions = [process for process in zygote if process["name"] == "companion"]
+    fork_servers = [process for process in zygote if process["name"] == "fork-server"]
     parents = [called(zygote, name)["pid"] for name in ("vllm", *TREE)]
-    assert sorted(process["parent"] for process in companions) == sorted(parents)
-    assert all(len(process["threads"]) == 1 for process in companions)
-    others = [process["name"] for process in zygote if process not in companions]
+    assert sorted(process["parent"] for process in fork_servers) == sorted(parents)
+    assert all(len(process["threads"]) == 1 for process in fork_servers)
+    others = [process["name"] for process in zygote if process not in fork_servers]
     assert sorted(others) == sorted(process["name"] for process in plain)
 
 

@@ -1,4 +1,4 @@
-"""Processes of vLLM that die, and companions that are killed: the server ends, or goes on, as it does in tier plain."""
+"""Processes of vLLM that die, and fork servers that are killed: the server ends, or goes on, as in tier plain."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.support.processes import called, look, send
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(1200)]
 
-#: Kills the first companion that appears, which is the API server's, before that has asked for a process.
+#: Kills the first fork server that appears, which is the API server's, before that has asked for a process.
 KILL_FIRST_COMPANION = r"""
 import os, signal
 while True:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/comm") as file:
-                if file.read() != "companion\n":
+                if file.read() != "fork server\n":
                     continue
             os.kill(int(pid), signal.SIGKILL)
             raise SystemExit
@@ -150,23 +150,23 @@ def test_engine_that_fails_in_its_constructor_ends_as_under_plain(
     assert ends["zygote"].last_error == ends["plain"].last_error != "", ends["zygote"].log[-3000:]
 
 
-def test_companions_killed_while_the_server_serves_change_nothing(
+def test_fork_servers_killed_while_the_server_serves_change_nothing(
     client: docker.DockerClient, vllm_image: str, tiny_model: Path
 ) -> None:
     words: dict[str, Any] = {"environment": {"WARMIMAGE_START": "zygote"}, "shm_size": "1g"}
     with container(client, vllm_image, model=tiny_model, **words) as made:
         port = wait_ready(made, 600)
         before = completion(port, MODEL)
-        companions = [process["pid"] for process in look(made) if process["name"] == "companion"]
-        assert len(companions) == 3
-        send(made, "KILL", *companions)
+        fork_servers = [process["pid"] for process in look(made) if process["name"] == "fork-server"]
+        assert len(fork_servers) == 3
+        send(made, "KILL", *fork_servers)
         assert completion(port, MODEL) == before
         assert completion(port, MODEL, stream=True) == before
         made.stop(timeout=30)
         assert wait_ended(made) == 0
 
 
-def test_process_wanted_after_its_companions_death_is_spawned(
+def test_process_wanted_after_its_fork_servers_death_is_spawned(
     client: docker.DockerClient, vllm_image: str, tiny_model: Path
 ) -> None:
     words: dict[str, Any] = {"environment": {"WARMIMAGE_START": "zygote"}, "shm_size": "1g"}
@@ -182,7 +182,7 @@ def test_process_wanted_after_its_companions_death_is_spawned(
         log = made.logs().decode(errors="replace")
     assert [event["tier"] for event in timeline.find(events, "ready")] == ["zygote"]
     assert timeline.find(events, "zygote.forked") == []
-    reasons = [event["reason"] for event in timeline.find(events, "zygote.passed")]
+    reasons = [event["reason"] for event in timeline.find(events, "zygote.fallback")]
     assert len(reasons) == 2  # the registry's process and the engine core, which starts its worker by itself
-    assert all("companion" in reason for reason in reasons), reasons
-    assert "warmimage: a process is started anew, not forked" in log
+    assert all("fork server" in reason for reason in reasons), reasons
+    assert "warmimage: spawned a new interpreter instead of forking" in log

@@ -24,33 +24,35 @@ OPENCV = Contract(
 
 
 def test_the_containers_own_value_is_no_change() -> None:
-    assert OPENCV.broken({"LD_LIBRARY_PATH": "/driver", "PATH": "/bin"}) == ""
-    assert OPENCV.completed({"LD_LIBRARY_PATH": "/driver"})["LD_LIBRARY_PATH"] == "/cv2:/driver"
-    assert OPENCV.broken({"LD_LIBRARY_PATH": "/cv2:/driver", "PATH": "/bin"}) == "", "as the engine's processes have it"
+    assert OPENCV.conflict({"LD_LIBRARY_PATH": "/driver", "PATH": "/bin"}) == ""
+    assert OPENCV.with_import_effects({"LD_LIBRARY_PATH": "/driver"})["LD_LIBRARY_PATH"] == "/cv2:/driver"
+    assert OPENCV.conflict({"LD_LIBRARY_PATH": "/cv2:/driver", "PATH": "/bin"}) == "", (
+        "as the engine's processes have it"
+    )
 
 
 def test_another_value_gets_the_imports_part_too() -> None:
-    assert OPENCV.completed({"LD_LIBRARY_PATH": "/other"})["LD_LIBRARY_PATH"] == "/cv2:/other"
-    assert OPENCV.completed({})["LD_LIBRARY_PATH"] == "/cv2:"
+    assert OPENCV.with_import_effects({"LD_LIBRARY_PATH": "/other"})["LD_LIBRARY_PATH"] == "/cv2:/other"
+    assert OPENCV.with_import_effects({})["LD_LIBRARY_PATH"] == "/cv2:"
 
 
 def test_another_value_is_a_change_where_it_names_libraries(tmp_path: Path) -> None:
-    assert OPENCV.broken({"LD_LIBRARY_PATH": str(tmp_path), "PATH": "/bin"}) == ""
+    assert OPENCV.conflict({"LD_LIBRARY_PATH": str(tmp_path), "PATH": "/bin"}) == ""
     (tmp_path / "libz.so.1").touch()
     reason = f"LD_LIBRARY_PATH names {tmp_path}, where libraries lie, at one time and not at the other"
-    assert OPENCV.broken({"LD_LIBRARY_PATH": str(tmp_path), "PATH": "/bin"}) == reason
+    assert OPENCV.conflict({"LD_LIBRARY_PATH": str(tmp_path), "PATH": "/bin"}) == reason
 
 
 def test_what_the_imports_made_of_other_variables_is_made_again_when_those_change() -> None:
     made = {"TORCHINDUCTOR_CACHE_DIR": "/tmp/torchinductor_a"}
     contract = Contract({"USER": "a", **made}, {}, made=made)
-    assert contract.completed({"USER": "a"}) == {"USER": "a", **made}
-    assert contract.completed({"USER": "b"}) == {"USER": "b"}
+    assert contract.with_import_effects({"USER": "a"}) == {"USER": "a", **made}
+    assert contract.with_import_effects({"USER": "b"}) == {"USER": "b"}
 
 
 def test_what_was_hidden_from_the_imports_may_change() -> None:
     variables = {"LD_LIBRARY_PATH": "/driver", "PATH": "/bin"}
-    assert OPENCV.broken({**variables, "CUDA_VISIBLE_DEVICES": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "0"}) == ""
+    assert OPENCV.conflict({**variables, "CUDA_VISIBLE_DEVICES": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "0"}) == ""
 
 
 def test_pools_are_sized_anew_for_another_number_of_processors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,12 +62,14 @@ def test_pools_are_sized_anew_for_another_number_of_processors(monkeypatch: pyte
     def note(name: str) -> Callable[[str | None], None]:
         return lambda value: sized.update({name: value})
 
-    monkeypatch.setattr(import_environment, "DERIVED", {name: note(name) for name in reapply_devices.DERIVED})
+    monkeypatch.setattr(
+        import_environment, "DEVICE_HANDLERS", {name: note(name) for name in reapply_devices.DEVICE_HANDLERS}
+    )
     variables = {"OMP_NUM_THREADS": "3", "GOMP_CPU_AFFINITY": "0"}
     assert Contract(variables, {}).cpus == here
-    assert Contract(variables, {}).derive(variables) == {}
+    assert Contract(variables, {}).reapply(variables) == {}
     assert sized == {}
-    assert Contract(variables, {}, cpus=here + 7).derive(variables) == {}
+    assert Contract(variables, {}, cpus=here + 7).reapply(variables) == {}
     assert sized == {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": None, "TORCHINDUCTOR_COMPILE_THREADS": None}
 
 
@@ -83,7 +87,7 @@ def test_torch_has_the_number_of_threads_of_a_new_process(
     monkeypatch.setattr(reapply_devices, "_cores", lambda: 4)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
     monkeypatch.setattr(reapply_devices, "_mapped", lambda *_names: [])
-    reapply_devices.DERIVED["OMP_NUM_THREADS"](value)
+    reapply_devices.DEVICE_HANDLERS["OMP_NUM_THREADS"](value)
     assert told == [threads]
 
 

@@ -196,4 +196,4 @@ def test_hub_out_of_reach_does_not_make_half_a_download_a_whole_one(tmp_path: Pa
 def test_next_tier_meets_nothing_that_the_failed_one_left_running(image: Image) -> None:
     ended = image.run("preload?leave", "preload?end:1", "alone", "end:0")
     assert (ended.code, ended.out) == (0, b"[]\n")
-    assert [event["processes"] for event in image.events("engine.cleared")] == [1]
+    assert [event["processes"] for event in image.events("engine.leftovers_killed")] == [1]

@@ -109,7 +109,8 @@ def test_signal_that_comes_before_the_engines_exec_is_not_lost() -> None:
     """The child takes half a second to put the default dispositions back; a stop comes in the middle of it."""
     driver = """
 import os, subprocess, sys, time
-from warmimage.entrypoint import supervisor, timeline
+from warmimage.entrypoint import timeline
+from warmimage.entrypoint.supervision import supervisor
 reset = supervisor.reset_signals
 supervisor.reset_signals = lambda: (time.sleep(0.5), reset())
 pid1 = supervisor.Supervisor(timeline.Timeline("", "supervisor"))

@@ -108,7 +108,9 @@ def test_a_download_to_a_volume_that_hangs_is_left_out(image: Image, volume: Vol
         .replace("MARKER_SECONDS = 120.0", "MARKER_SECONDS = 1.0")
         .replace("VOLUME_SECONDS = 10.0", "VOLUME_SECONDS = 1.0")
     )
-    for compiled in image.entrypoint.glob("__pycache__/main.*.pyc"):  # unchecked: the source would not be looked at
+    for compiled in image.entrypoint.glob(
+        "startup/__pycache__/main.*.pyc"
+    ):  # unchecked: the source would not be looked at
         compiled.unlink()
     volume.hang()
     with image.start("sleep:50") as running:

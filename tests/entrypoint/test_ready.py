@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from warmimage.entrypoint.settings import is_address, last_port, load
-from warmimage.entrypoint.supervision.readiness import HealthProbe
+from warmimage.entrypoint.supervision.readiness import ReadinessProbe
 
 from .harness import Image, free_port
 
@@ -59,7 +59,7 @@ def test_no_descriptor_for_the_probe_is_no_answer_and_no_error(monkeypatch: pyte
     def exhausted(*_words: object) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    probe = HealthProbe("127.0.0.1", free_port(), "/health")
+    probe = ReadinessProbe("127.0.0.1", free_port(), "/health")
     monkeypatch.setattr(socket, "socket", exhausted)
     probe.step()
     assert (probe.descriptor, probe.ready) == (-1, False)
@@ -90,7 +90,7 @@ def answering(*answers: list[bytes] | None) -> Iterator[int]:
             connection.close()
 
 
-def watch(probe: HealthProbe, seconds: float) -> None:
+def safety(probe: ReadinessProbe, seconds: float) -> None:
     """Do what PID 1's loop does, until the server is ready."""
     deadline = time.monotonic() + seconds
     while not probe.ready and time.monotonic() < deadline:
@@ -115,22 +115,22 @@ def watch(probe: HealthProbe, seconds: float) -> None:
 )
 def test_question_that_is_not_answered_with_200_is_asked_again(first: list[bytes] | None) -> None:
     with answering(first, first, [OK]) as port:
-        probe = HealthProbe("127.0.0.1", port, "/health", patience=0.2)
-        watch(probe, 5)
+        probe = ReadinessProbe("127.0.0.1", port, "/health", patience=0.2)
+        safety(probe, 5)
     assert probe.listening
     assert probe.ready
 
 
 def test_answer_that_comes_byte_by_byte_is_read() -> None:
     with answering([OK[index : index + 1] for index in range(len(OK))]) as port:
-        probe = HealthProbe("127.0.0.1", port, "/health", patience=5)
-        watch(probe, 5)
+        probe = ReadinessProbe("127.0.0.1", port, "/health", patience=5)
+        safety(probe, 5)
     assert probe.ready
 
 
 def test_nothing_that_listens_is_not_ready() -> None:
-    probe = HealthProbe("127.0.0.1", free_port(), "/health")
-    watch(probe, 0.2)
+    probe = ReadinessProbe("127.0.0.1", free_port(), "/health")
+    safety(probe, 0.2)
     assert not probe.listening
     assert not probe.ready
 

@@ -268,13 +268,13 @@ def test_the_environment_is_compared_by_what_was_read(
 def test_what_native_code_read_when_it_was_loaded_holds_for_a_restored_process_alone(name: str) -> None:
     for before, after in ((VARIABLES, {**VARIABLES, name: "1"}), ({**VARIABLES, name: "2"}, VARIABLES)):
         contract = Contract(before, {})
-        assert f"{name} has changed since native code read it" in contract.broken(after, restored=True)
-        assert contract.broken(after) == "", "an engine may set it for a child, as it always could"
+        assert f"{name} has changed since native code read it" in contract.conflict(after, restored=True)
+        assert contract.conflict(after) == "", "an engine may set it for a child, as it always could"
 
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOMP_CPU_AFFINITY"])
 def test_what_is_derived_again_may_differ(name: str) -> None:
-    assert Contract(VARIABLES, READS).broken({**VARIABLES, name: "1"}, restored=True) == ""
+    assert Contract(VARIABLES, READS).conflict({**VARIABLES, name: "1"}, restored=True) == ""
 
 
 def test_what_is_captured_sees_the_images_own_variables_alone() -> None:

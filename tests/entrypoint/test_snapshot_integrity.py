@@ -140,7 +140,7 @@ def children() -> Iterator[list[int]]:
         os.waitpid(pid, 0)
 
 
-def beside(directory: Path, children: list[int]) -> Verification:
+def fork_server(directory: Path, children: list[int]) -> Verification:
     """Verify in a forked process, as PID 1's own helper does."""
 
     def helper(_name: str, work: Callable[[Any], None]) -> int:
@@ -165,9 +165,9 @@ def answer(verification: Verification, seconds: float = 20) -> str | None:
 
 
 def test_the_process_gives_the_same_answer(directory: Path, children: list[int]) -> None:
-    assert answer(beside(directory, children)) == ""
+    assert answer(fork_server(directory, children)) == ""
     flip(directory / MEMORY, BLOCK)
-    found = answer(beside(directory, children))
+    found = answer(fork_server(directory, children))
     assert found == problem(str(directory)) != ""
 
 
@@ -175,10 +175,10 @@ def test_nobody_waits_for_it(directory: Path, children: list[int]) -> None:
     (directory / MEMORY).unlink()
     os.mkfifo(directory / MEMORY)  # to open it for reading takes a writer: as a volume that hangs
     began = time.monotonic()
-    assert beside(directory, children).answer() is None
+    assert fork_server(directory, children).answer() is None
     assert time.monotonic() - began < 5
 
 
 def test_one_that_dies_is_no_approval(directory: Path, children: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(integrity, "problem", lambda _directory: os._exit(9))
-    assert answer(beside(directory, children)) == "it cannot be verified: that process was killed"
+    assert answer(fork_server(directory, children)) == "it cannot be verified: that process was killed"

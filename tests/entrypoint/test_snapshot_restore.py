@@ -107,7 +107,7 @@ def test_an_engine_works_as_one_that_was_started(probe: Image) -> None:
     assert differences(*found) == []
     assert found[1]["work"]["run"] == "known\n"
     assert len(probe.events("zygote.forked")) >= 2, "the pool's processes were forked"
-    assert probe.events("zygote.passed") == []
+    assert probe.events("zygote.fallback") == []
 
 
 def test_random_numbers_are_those_of_one_start(probe: Image) -> None:

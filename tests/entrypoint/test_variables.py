@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from warmimage.entrypoint.environment import import_environment, module_constants, python_locale, reapply
 from warmimage.entrypoint.environment.import_environment import Contract, Reads
-from warmimage.entrypoint.environment.reapply_devices import DERIVED
+from warmimage.entrypoint.environment.reapply_devices import DEVICE_HANDLERS
 from warmimage.entrypoint.environment.variables import DECLINES, DERIVED_AGAIN, NO_EFFECT, TABLE, is_derived, row
 
 from tests.docs.variables import variables_text
@@ -79,7 +79,7 @@ def test_the_table_says_what_the_code_does(pattern: str) -> None:
     assert found is not None
     assert pattern in found.names
     contract = Contract({"LANG": "C.UTF-8"}, {"TQDM_*": "tqdm.utils", "NETWORKX_*": "n", "SAGEMAKER_*": "s"})
-    reason = contract.broken({"LANG": "C.UTF-8", name: VALUES.get(name, "1")}, restored=True)
+    reason = contract.conflict({"LANG": "C.UTF-8", name: VALUES.get(name, "1")}, restored=True)
     if found.effect == DECLINES:
         assert reason.startswith(f"{name} ")
         assert reason.endswith(f'put "env: {{{name}: ...}}" into warmimage.yaml and build again')
@@ -92,7 +92,7 @@ def test_every_derived_variable_of_the_table_has_a_handler_and_no_other_effect_h
     for variable in TABLE:
         for name in variable.names:
             if not name.endswith("*"):
-                assert (name in reapply.READERS or name in DERIVED) is (variable.effect == DERIVED_AGAIN), name
+                assert (name in reapply.READERS or name in DEVICE_HANDLERS) is (variable.effect == DERIVED_AGAIN), name
     assert {variable.effect for variable in TABLE} == {NO_EFFECT, DERIVED_AGAIN, DECLINES}
 
 
@@ -103,12 +103,12 @@ def test_the_page_has_every_row() -> None:
 
 def test_a_derived_variable_that_another_module_read_declines() -> None:
     contract = Contract({}, {"HOME": "huggingface_hub.constants, plugin"})
-    assert contract.broken({"HOME": "/x"}) == "HOME has changed since plugin read it"
-    assert Contract({}, {"HOME": "huggingface_hub.constants"}).broken({"HOME": "/x"}) == ""
+    assert contract.conflict({"HOME": "/x"}) == "HOME has changed since plugin read it"
+    assert Contract({}, {"HOME": "huggingface_hub.constants"}).conflict({"HOME": "/x"}) == ""
 
 
 def test_a_reason_has_no_value_in_it() -> None:
-    reason = Contract({}, {"TOKEN": "client", "OTHER": "client"}).broken(
+    reason = Contract({}, {"TOKEN": "client", "OTHER": "client"}).conflict(
         {"TOKEN": "s3cret", "OTHER": "1"}, restored=True
     )
     assert "s3cret" not in reason
@@ -116,9 +116,9 @@ def test_a_reason_has_no_value_in_it() -> None:
 
 
 def test_a_home_with_packages_declines(tmp_path: Path) -> None:
-    assert Contract({}, {}).broken({"HOME": str(tmp_path)}) == ""
+    assert Contract({}, {}).conflict({"HOME": str(tmp_path)}) == ""
     (tmp_path / ".local/lib" / f"python3.{sys.version_info[1]}" / "site-packages").mkdir(parents=True)
-    assert Contract({}, {}).broken({"HOME": str(tmp_path)}).startswith("HOME has packages of its own in ")
+    assert Contract({}, {}).conflict({"HOME": str(tmp_path)}).startswith("HOME has packages of its own in ")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_home_with_packages_declines(tmp_path: Path) -> None:
 )
 def test_hash_seed(before: str | None, after: str | None, declines: bool) -> None:
     contract = Contract({"PYTHONHASHSEED": before} if before is not None else {}, {})
-    reason = contract.broken({"PYTHONHASHSEED": after} if after is not None else {}, restored=True)
+    reason = contract.conflict({"PYTHONHASHSEED": after} if after is not None else {}, restored=True)
     assert bool(reason) is declines
 
 
@@ -146,12 +146,12 @@ def test_library_path_counts_where_libraries_lie(tmp_path: Path) -> None:
     (full / "libcuda.so.1").touch()
     (other / "libz.so").touch()
     bare, with_full, both = Contract({}, {}), f"{full}", f"{full}:{other}"
-    assert bare.broken({"LD_LIBRARY_PATH": f"{empty}:/absent"}) == ""
-    assert f"LD_LIBRARY_PATH names {full}, " in bare.broken({"LD_LIBRARY_PATH": with_full})
+    assert bare.conflict({"LD_LIBRARY_PATH": f"{empty}:/absent"}) == ""
+    assert f"LD_LIBRARY_PATH names {full}, " in bare.conflict({"LD_LIBRARY_PATH": with_full})
     kept = Contract({"LD_LIBRARY_PATH": both}, {})
-    assert kept.broken({"LD_LIBRARY_PATH": f"{full}:{empty}:{other}"}) == ""
-    assert "another order" in kept.broken({"LD_LIBRARY_PATH": f"{other}:{full}"})
-    assert f"names {other}, " in kept.broken({"LD_LIBRARY_PATH": with_full})
+    assert kept.conflict({"LD_LIBRARY_PATH": f"{full}:{empty}:{other}"}) == ""
+    assert "another order" in kept.conflict({"LD_LIBRARY_PATH": f"{other}:{full}"})
+    assert f"names {other}, " in kept.conflict({"LD_LIBRARY_PATH": with_full})
 
 
 def test_reads_have_all_readers_and_leave_out_those_that_go_through_everything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,9 +169,9 @@ def test_reads_have_all_readers_and_leave_out_those_that_go_through_everything(m
     assert reads.names == {"TQDM_*": "tqdm.utils"}
     assert reads.copied_by == {"tqdm.utils"}
     assert (
-        Contract({}, reads.names).broken({"TQDM_DISABLE": "1"}) == "TQDM_DISABLE has changed since tqdm.utils read it"
+        Contract({}, reads.names).conflict({"TQDM_DISABLE": "1"}) == "TQDM_DISABLE has changed since tqdm.utils read it"
     )
-    assert Contract({}, reads.names).broken({"HOSTNAME": "other"}) == ""
+    assert Contract({}, reads.names).conflict({"HOSTNAME": "other"}) == ""
 
 
 #: Prints what a start's interpreter made of its environment, and what one makes of it that was started with another.
@@ -180,7 +180,7 @@ import json, locale, os, sys
 wanted = json.loads(sys.argv[1])
 if len(sys.argv) > 2:
     sys.path.insert(0, sys.argv[2])
-    from warmimage.entrypoint import python_locale
+    from warmimage.entrypoint.environment import python_locale
     for name in python_locale.VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(wanted)
@@ -224,11 +224,11 @@ def test_locale_is_that_of_a_new_interpreter(start: dict[str, str], variables: d
 
 def test_another_text_encoding_declines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(python_locale, "charset", lambda values: values.get("LANG", "").partition(".")[2].lower())
-    reason = Contract({"LANG": "C.utf8"}, {}).broken({"LANG": "de_DE.iso88591"}, restored=True)
+    reason = Contract({"LANG": "C.utf8"}, {}).conflict({"LANG": "de_DE.iso88591"}, restored=True)
     assert reason.startswith(
         "LANG does not fit: its text encoding is iso88591, and the modules were imported with utf8"
     )
-    assert Contract({"LANG": "x.utf8"}, {}, utf8_mode=0).broken({"LC_ALL": "C"}) != ""
+    assert Contract({"LANG": "x.utf8"}, {}, utf8_mode=0).conflict({"LC_ALL": "C"}) != ""
 
 
 def test_constants_are_computed_again_and_copies_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +264,7 @@ tempfile.gettempdir()
 for pair in sys.argv[2:]:
     name, _, value = pair.partition("=")
     os.environ[name] = value
-failed = contract.derive(dict(os.environ))
+failed = contract.reapply(dict(os.environ))
 sys.stdout.write(" ".join([
     time.strftime("%H:%M %Z", time.localtime(0)), tempfile.gettempdir(), str(sys.dont_write_bytecode), str(failed),
 ]))
@@ -290,4 +290,4 @@ def test_a_handler_that_fails_is_told_by_its_variables(monkeypatch: pytest.Monke
         raise LookupError("gone")
 
     monkeypatch.setattr(import_environment, "HANDLERS", (reapply.Handler(fail, ("A", "B")),))
-    assert Contract({"A": "1"}, {}).derive({"A": "2", "C": "3"}) == {"A": "LookupError('gone')"}
+    assert Contract({"A": "1"}, {}).reapply({"A": "2", "C": "3"}) == {"A": "LookupError('gone')"}

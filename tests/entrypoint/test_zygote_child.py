@@ -39,7 +39,7 @@ def probe(image: Image) -> Path:
 )
 def test_child_is_as_a_spawned_one(image: Image, probe: Path, tmp_path: Path, method: str, changes: list[str]) -> None:
     reports = {}
-    # A process of `forkserver` is held to what `spawn` makes: nearer to its requester than a forkserver ever is.
+    # A process of `forkserver` is held to what `spawn` makes: nearer to its parent than a forkserver ever is.
     for tier, start in (("plain", "spawn"), ("zygote", method)):
         folder = tmp_path / "work"
         folder.mkdir()

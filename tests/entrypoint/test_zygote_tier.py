@@ -178,7 +178,7 @@ def name(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
-def test_companions_end_with_their_processes(three: Image) -> None:
+def test_fork_servers_end_with_their_processes(three: Image) -> None:
     script = three.script("served", FAMILY)
     with subprocess.Popen(
         zygotes.zygote_words(three, script), env=three.environment(), stdout=subprocess.PIPE
@@ -187,12 +187,16 @@ def test_companions_end_with_their_processes(three: Image) -> None:
         family = [int(process.stdout.readline()) for _ in range(3)]
         try:
             assert process.pid in family
-            companions = {pid: [kid for kid in children(pid) if name(kid) == "companion"] for pid in family}
-            assert [len(found) for found in companions.values()] == [1, 1, 1]
+            fork_servers = {pid: [kid for kid in children(pid) if name(kid) == "fork-server"] for pid in family}
+            assert [len(found) for found in fork_servers.values()] == [1, 1, 1]
             for pid in (process.pid, *(pid for pid in family if pid != process.pid)):
-                (companion,) = companions[pid]
+                (fork_server,) = fork_servers[pid]
                 os.kill(pid, signal.SIGKILL)
-                until(lambda companion=companion: not Path(f"/proc/{companion}").exists() or state(companion) == "Z")
+                until(
+                    lambda fork_server=fork_server: (
+                        not Path(f"/proc/{fork_server}").exists() or state(fork_server) == "Z"
+                    )
+                )
         finally:
             for pid in family:
                 if Path(f"/proc/{pid}").exists():
@@ -249,8 +253,8 @@ def test_hundred_children_leave_nothing_behind(three: Image) -> None:
     done = zygotes.run(three, three.script("served", MANY))
     assert done.stderr == ""
     ours, before, after = json.loads(done.stdout)
-    assert ours, "each has come once, as a child of its requester"
-    assert after == before, "open files, and children with the companion"
+    assert ours, "each has come once, as a child of its parent"
+    assert after == before, "open files, and children with the fork server"
     assert len(zygotes.forked(three)) == 101
 
 

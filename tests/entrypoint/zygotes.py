@@ -45,11 +45,11 @@ def run(
 
 def reasons(image: Image) -> list[str]:
     """Return why processes were started anew, not forked."""
-    return [event["reason"] for event in image.events("zygote.passed")]
+    return [event["reason"] for event in image.events("zygote.fallback")]
 
 
 def forked(image: Image) -> list[int]:
-    """Return the processes that companions have forked."""
+    """Return the processes that fork servers have forked."""
     return [event["child"] for event in image.events("zygote.forked")]
 
 

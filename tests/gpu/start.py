@@ -163,7 +163,7 @@ def _of(events: list[timeline.Event]) -> dict[str, Any]:
     return {
         "tier": up[-1]["tier"] if up else None,
         "declined": [f"{event['tier']}: {event['reason']}" for event in timeline.find(events, "tier.declined")],
-        "passed": [event["reason"] for event in timeline.find(events, "zygote.passed")],
+        "passed": [event["reason"] for event in timeline.find(events, "zygote.fallback")],
         "forked": [event["target"] for event in timeline.find(events, "zygote.forked")],
         "caches": [
             {key: event.get(key) for key in ("event", "files", "bytes", "seconds", "present", "reason") if key in event}

@@ -1,9 +1,9 @@
-"""CPython's own tests of ``multiprocessing``, run in a process that tier ``zygote`` has given a companion.
+"""CPython's own tests of ``multiprocessing``, run in a process that tier ``zygote`` has given a fork server.
 
 And in one that tier ``snapshot`` has restored, which then does the same.
 
 The tests are those of the interpreter's own ``test`` package; where an installation has none (Debian keeps it in
-``libpython3-testsuite``), there is nothing to run.  Each process that they start is forked from the companion, which
+``libpython3-testsuite``), there is nothing to run.  Each process that they start is forked from the fork server, which
 the timeline must show, or the test fails.
 """
 
@@ -72,7 +72,7 @@ class Suite:
 
     Attributes:
         modules: their names; those that the interpreter does not have are left out.
-        forks: processes that must have been forked from companions, at least.
+        forks: processes that must have been forked from fork servers, at least.
         only: patterns of the ids of the tests to run.
     """
 
@@ -197,7 +197,7 @@ def check(folder: Path, python: str, suites: Mapping[str, Suite], tier: str = "z
         assert events["engine.entered"] == 1
         assert events["snapshot.restored"] == (tier == "snapshot")
         assert events["zygote.forked"] >= suite.forks, "the tests' processes were not forked"
-        assert not events["zygote.passed"], {event["reason"] for event in run.image.events("zygote.passed")}
+        assert not events["zygote.fallback"], {event["reason"] for event in run.image.events("zygote.fallback")}
         # As CPython's own CI does it: some of these tests know the time, and fail on a machine that is busy.
         again = _alone(folder / f"{name}-again", python, suite, failed(ends), tier)
         plain = _alone(folder / f"{name}-plain", python, suite, again, "plain")

@@ -99,7 +99,7 @@ def witnessed(
         **seen,
         "tail": server[-4:],
         "forked": len(timeline.find(events, "zygote.forked")),
-        "passed": [event["reason"] for event in timeline.find(events, "zygote.passed")],
+        "passed": [event["reason"] for event in timeline.find(events, "zygote.fallback")],
         "declined": [event["reason"] for event in timeline.find(events, "tier.declined")],
     }
 

@@ -48,11 +48,11 @@ def main():
 
 def late(contract, variables):
     """Return what there is after these variables have come, or why they cannot."""
-    reason = contract.broken(variables, restored=True)
+    reason = contract.conflict(variables, restored=True)
     os.environ.clear()
     os.environ.update(variables)
-    os.environ.update(contract.completed(os.environ))
-    return {"declined": reason, "failed": contract.derive(dict(os.environ)), **look()}
+    os.environ.update(contract.with_import_effects(os.environ))
+    return {"declined": reason, "failed": contract.reapply(dict(os.environ)), **look()}
 
 
 def look():

@@ -21,8 +21,8 @@ class Preload(Tier):
             return f"{settings.quick} ends before anything is worth preloading"
         if not os.path.exists(CLOSURE):
             return f"the image has no {CLOSURE}"
-        return "" if engine_program.find(settings) else engine_program.absent(settings)
+        return "" if engine_program.find(settings) else engine_program.missing_reason(settings)
 
     def command(self, settings: Settings) -> list[str]:
         """Return ``launch`` in front of the engine's own command line, its program's path resolved."""
-        return engine_program.behind("launch", settings)
+        return engine_program.wrap_command("launch", settings)

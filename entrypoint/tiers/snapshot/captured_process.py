@@ -29,7 +29,7 @@ from ...settings import IMPORTS
 from ...timeline import Timeline
 from ..engine_program import command_line
 from ..zygote import fork_safety, process, process_state, proctitle, specialize
-from ..zygote.fork_server import Birth, fork
+from ..zygote.fork_server import ForkRequest, fork
 from . import cpu_baseline, native, open_files
 from .handover import Handover, show_environment
 from .manifest import MEMORY
@@ -191,10 +191,10 @@ def _resume(handover: Handover, words: Sequence[str], contract: Contract, path: 
         "words": command_line(sys.executable, program, arguments),
         "environment": variables,
         "files": [0, 1, 2],
-        "state": {**process_state.gather(), "ignored": [], "blocked": []},
+        "state": {**process_state.capture(), "ignored": [], "blocked": []},
     }
     with show_environment(variables):
-        process.live(contract, path, timeline, Birth(request, [0, 1, 2]))
+        process.resume_restored(contract, path, timeline, ForkRequest(request, [0, 1, 2]))
 
 
 def _environment(variables: dict[bytes, bytes]) -> dict[bytes, bytes]:

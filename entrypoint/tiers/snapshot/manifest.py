@@ -121,7 +121,7 @@ class Manifest:
         changed = next((identity.path for identity in self.files if not _is_same(identity)), "")
         if changed:
             return f"{changed} is not the file that it was captured with"
-        return self.contract.broken(variables, restored=True)
+        return self.contract.conflict(variables, restored=True)
 
     def host_mismatch(self, machine: str, features: Sequence[str]) -> str:
         """Return why a host's processor cannot restore this snapshot, or an empty string.

@@ -54,8 +54,8 @@ def make_again(files: Mapping[int, str]) -> None:
             fd = pipes.pop(target)
         else:
             fd, write_end = os.pipe()
-            pipes[target] = fd_passing.raise_above(write_end, files)
-        made[number] = fd_passing.raise_above(fd, files)  # out of the way of the numbers that are to come
+            pipes[target] = fd_passing.move_high(write_end, files)
+        made[number] = fd_passing.move_high(fd, files)  # out of the way of the numbers that are to come
     for number, fd in made.items():
         os.dup2(fd, number, inheritable=False)
         os.close(fd)

@@ -55,7 +55,7 @@ class Snapshot(Zygote):
         reason = self.choice(settings)
         found = engine_program.find(settings)
         if reason or not found:
-            return reason or engine_program.absent(settings)
+            return reason or engine_program.missing_reason(settings)
         try:
             made = _load(settings.snapshot, supervisor)
             return made.mismatch(settings.environment, found.interpreter) or made.tables_problem(settings.snapshot)
@@ -76,7 +76,7 @@ class Snapshot(Zygote):
         """
         found = engine_program.find(settings)
         if not found:
-            raise Declined(engine_program.absent(settings))
+            raise Declined(engine_program.missing_reason(settings))
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
             os.set_inheritable(write_end, True)

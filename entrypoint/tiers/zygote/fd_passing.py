@@ -1,4 +1,4 @@
-"""Open files on their way from a requester to a process that is forked for it."""
+"""Open files on their way from a parent to a process that is forked for it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _exactly(channel: socket.socket, size: int) -> bytes:
     return b"".join(parts)
 
 
-def raise_above(descriptor: int, taken: Collection[int] = ()) -> int:
+def move_high(descriptor: int, taken: Collection[int] = ()) -> int:
     """Move an open file out of the way of numbers that may be asked for; return its new number, not inheritable.
 
     Args:
@@ -88,7 +88,7 @@ def raise_above(descriptor: int, taken: Collection[int] = ()) -> int:
     return moved
 
 
-def place(files: Mapping[int, int]) -> None:
+def install(files: Mapping[int, int]) -> None:
     """Give open files the numbers asked for, inheritable as those that an ``exec`` leaves open.
 
     Args:
@@ -114,7 +114,7 @@ def close(files: Sequence[int]) -> None:
             os.close(number)
 
 
-def opened() -> set[int]:
+def open_fds() -> set[int]:
     """Return the numbers of this process's open files."""
     with os.scandir("/proc/self/fd") as entries:
         found = {int(entry.name) for entry in entries}

@@ -86,7 +86,7 @@ _RULES: dict[str, Callable[[], list[str]]] = {
 }
 
 
-class Watch:
+class ForkSafety:
     """Sees after each import whether this process can still be forked.
 
     Attributes:
@@ -95,12 +95,12 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self.offences: dict[str, str] = {}
+        self.violations: dict[str, str] = {}
         self.threads: dict[str, str] = {}
         self._before = _footprint()
         self._native = len(native_threads())
 
-    def look(self, module: str) -> None:
+    def check(self, module: str) -> None:
         """Look again, after the import of ``module``; cheap as long as nothing of it has changed."""
         now = _footprint()
         if now == self._before:
@@ -108,17 +108,17 @@ class Watch:
         self._before = now
         for rule, find in _RULES.items():
             for found in find():
-                self.offences.setdefault(f"{rule} {found}", module)
+                self.violations.setdefault(f"{rule} {found}", module)
         native = native_threads()
         if len(native) > self._native:
             self.threads[module] = ", ".join(native[self._native :])
         self._native = len(native)
 
-    def broken(self) -> str:
+    def reason(self) -> str:
         """Return what of all this is still there, and which module brought it, or an empty string."""
         there = [f"{rule} {found}" for rule, find in _RULES.items() for found in find()]
         return ", ".join(
-            f"{offence} (import of {self.offences.get(offence, 'an unknown module')})" for offence in there
+            f"{offence} (import of {self.violations.get(offence, 'an unknown module')})" for offence in there
         )
 
 

@@ -1,11 +1,12 @@
-"""The companion: a clean copy of a process, kept beside it, from which its children are forked.
+"""The fork server: a clean copy of a process, kept beside it, from which its children are forked.
 
-A process that has imported the engine, and has done nothing else yet, forks its companion and goes on.  Whatever it
-does then, threads, sockets, a CUDA context, its companion still is what it was: single-threaded, and cheap to fork.
-Asked for a child, the companion forks twice and the process in the middle ends, so that the kernel gives the newborn to
-the nearest ancestor that adopts orphans: the requester, which is one for as long as it asks.  So the newborn is a real
-child of its requester, which waits for it, signals it and sees it in process listings as if it had spawned it.
-A newborn first forks a companion of its own, so the same holds at every depth.
+A process that has imported the engine, and has done nothing else yet, forks its fork server and goes on.  Nothing it
+does later (threads, sockets, a CUDA context) affects the fork server, which stays single-threaded and cheap to fork.
+
+Asked for a child, the fork server forks twice, and the process in the middle ends.  The kernel then gives the child to
+its nearest ancestor that adopts orphans.  That is the process that asked: it adopts orphans for as long as it asks.  So
+the child is a real child of its parent, which waits for it, signals it, and sees it in process listings as if it had
+spawned it.  The child first forks a fork server of its own, so the same holds at every depth.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from . import fd_passing
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37
 
-#: Seconds that a companion may take to fork a child: it has nothing else to do, so only a machine at a standstill does.
+#: Seconds that a fork server may take to fork a child.  It does nothing else, so only a machine at a standstill does.
 PATIENCE = 20.0
 
-#: What the kernel calls a companion.
-_NAME = "companion"
+#: What the kernel calls a fork server.
+_NAME = "fork-server"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass
-class Birth:
-    """What a newborn is to become.
+class ForkRequest:
+    """What a forked child is to become.
 
     Attributes:
-        request: the requester's message.
+        request: the parent's message.
         files: the open files that came with it, by the numbers that they have here.
     """
 
@@ -48,14 +49,14 @@ class Birth:
 
 
 class Refused(Exception):
-    """The companion cannot fork this child."""
+    """The fork server cannot fork this child."""
 
 
-class Companion:
-    """The requester's side.
+class ForkServer:
+    """The parent's side.
 
     Args:
-        pid: the companion's process.
+        pid: the fork server's process.
         channel: the descriptor of the socket that it answers on.
 
     Attributes:
@@ -69,23 +70,23 @@ class Companion:
         self._channel = channel
         self._identity = (0, 0) if self.ended else _identity(channel)
         self._owner = os.getpid()
-        self._born: set[int] = set()
+        self._children: set[int] = set()
 
     @classmethod
-    def absent(cls) -> Companion:
-        """Return what stands for a companion that could not be made."""
+    def missing(cls) -> ForkServer:
+        """Return the stand-in for a fork server that could not be made."""
         return cls(0, -1)
 
     @property
     def mine(self) -> bool:
-        """Whether this process is the one that the companion stands beside, not a fork of it."""
+        """Whether this process forked the fork server, and is not another fork of it."""
         return os.getpid() == self._owner
 
     def fork(self, request: dict[str, Any], files: list[int]) -> int:
         """Have a child forked, and return its PID: a child of this process, already its own.
 
         Args:
-            request: what ``Birth.request`` will be, of values that ``marshal`` knows.
+            request: what ``ForkRequest.request`` will be, of values that ``marshal`` knows.
             files: open files to hand over.
 
         Raises:
@@ -100,7 +101,7 @@ class Companion:
         try:
             answer = self._ask(request, files)
             if isinstance(answer, int):
-                self._born.add(answer)
+                self._children.add(answer)
         finally:
             if not adopts.value:
                 _prctl(_PR_SET_CHILD_SUBREAPER, 0)
@@ -110,7 +111,7 @@ class Companion:
         return answer
 
     def end(self) -> None:
-        """End the companion, and leave no zombie."""
+        """End the fork server, and leave no zombie."""
         self.ended = True
         with contextlib.suppress(OSError):
             if self._channel_is_there():
@@ -119,10 +120,10 @@ class Companion:
             os.waitpid(self.pid, 0)
 
     def _ask(self, request: dict[str, Any], files: list[int]) -> int | str:
-        """Return the companion's answer: a PID, or why there is none."""
+        """Return the fork server's answer: a PID, or why there is none."""
         if not self._channel_is_there():
             self.end()
-            raise Refused("its requester has closed the companion's channel")
+            raise Refused("its parent has closed the fork server's channel")
         channel = socket.socket(fileno=self._channel)
         channel.settimeout(PATIENCE)
         try:
@@ -131,7 +132,7 @@ class Companion:
         except BaseException as error:  # a signal's handler may raise what it likes
             self.end()  # a late answer must not be taken for that to the next question
             if isinstance(error, (OSError, EOFError)):
-                raise Refused(f"the companion does not answer: {error!r}") from None
+                raise Refused(f"the fork server does not answer: {error!r}") from None
             raise
         finally:
             channel.detach()  # a socket object that lives on would be a ResourceWarning at this process's end
@@ -145,44 +146,44 @@ class Companion:
             return False
 
     def _reap_strays(self) -> None:
-        """Wait for companions whose requester has ended just now: they became this process's children, not PID 1's."""
+        """Wait for fork servers whose parent has ended just now: they became this process's children, not PID 1's."""
         try:
             with open(f"/proc/self/task/{self._owner}/children", encoding="ascii") as file:
                 children = {int(word) for word in file.read().split()}
         except OSError:
             return  # a kernel without this list
-        for pid in children - self._born - {self.pid}:
+        for pid in children - self._children - {self.pid}:
             deadline = time.monotonic() + 0.05  # it has been killed already
             with contextlib.suppress(OSError):
                 while _name(pid) == _NAME and os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
                     time.sleep(0.001)
 
 
-def accompany(birth: Birth | None, inherited: Iterable[int] = ()) -> Companion | Birth:
-    """Fork a companion beside this process.
+def start_fork_server(fork_request: ForkRequest | None, inherited: Iterable[int] = ()) -> ForkServer | ForkRequest:
+    """Fork this process's fork server.
 
     Args:
-        birth: this process's own, if it was forked from a companion; its open files are not for its companion.
-        inherited: open files that this process was started with, which are not for its companion either.
+        fork_request: what this process was forked for, if a fork server forked it; its open files are closed there.
+        inherited: open files that this process was started with; they are closed there, too.
 
     Returns:
-        In this process the companion; in every process that is later forked from the companion, its birth.
+        In this process the fork server; in every process that the fork server forks later, its request.
 
     Raises:
         OSError: no process can be made.
     """
-    taken = birth.request["files"] if birth else []
+    taken = fork_request.request["files"] if fork_request else []
     mine, its = (
-        fd_passing.raise_above(end.detach(), taken) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        fd_passing.move_high(end.detach(), taken) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     )
     requester = os.getpid()
     pid = fork()
     if pid:
         os.close(its)
-        return Companion(pid, mine)
+        return ForkServer(pid, mine)
     try:
         os.close(mine)
-        fd_passing.close([*inherited, *(birth.files if birth else [])])
+        fd_passing.close([*inherited, *(fork_request.files if fork_request else [])])
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != requester:
             os._exit(0)  # it ended before it could be told of
@@ -194,11 +195,11 @@ def accompany(birth: Birth | None, inherited: Iterable[int] = ()) -> Companion |
         channel.settimeout(None)  # whatever an import has made the default
         return _answer(channel)
     except BaseException:
-        os._exit(1)  # its requester finds out when it asks; a companion must never run on as what it is not
+        os._exit(1)  # its parent finds out when it asks; a fork server must never run on as the engine
 
 
-def _answer(channel: socket.socket) -> Birth:
-    """Answer requests until the requester is gone; return only in a newborn."""
+def _answer(channel: socket.socket) -> ForkRequest:
+    """Answer requests until the parent is gone; return only in a forked child."""
     while True:
         try:
             request, files = fd_passing.receive(channel)
@@ -221,16 +222,16 @@ def _answer(channel: socket.socket) -> Birth:
                 os._exit(0)
             os.close(writer)
             channel.close()
-            return Birth(request, files)
+            return ForkRequest(request, files)
         fd_passing.close([*files, writer])
         with open(reader, "rb") as told:
             pid = told.read()
-        os.waitpid(middle, 0)  # its end comes after its child has been given to the requester
+        os.waitpid(middle, 0)  # its end comes after its child has been given to the parent
         fd_passing.send(channel, int(pid) if pid else "fork failed in the second step")
 
 
 def _fork_and_tell(writer: int) -> int:
-    """Fork once more; return the newborn's PID here, 0 in the newborn."""
+    """Fork once more; return the child's PID here, 0 in the child."""
     try:
         middle, pid = os.getpid(), fork()
     except OSError:
@@ -264,4 +265,4 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl refused")
 
 
-__all__ = ["Birth", "Companion", "Refused", "accompany", "fork"]
+__all__ = ["ForkRequest", "ForkServer", "Refused", "fork", "start_fork_server"]

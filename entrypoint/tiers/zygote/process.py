@@ -22,104 +22,109 @@ from ...timeline import Timeline, say
 from ..engine_program import EXIT_DECLINED, command_line
 from ..preload import launch
 from . import fd_passing, fork_safety, proctitle, specialize
-from .fork_server import Birth, Companion, accompany
-from .spawn_hook import Requester
+from .fork_server import ForkRequest, ForkServer, start_fork_server
+from .spawn_hook import SpawnHook
 
 
 def main(words: Sequence[str]) -> int:
-    """Import, keep a companion, become the engine; or, forked from a companion, become what was asked for."""
+    """Import, fork a fork server, become the engine; or, forked from that one, become what was asked for."""
     timeline_path, program, *arguments = words
     timeline = Timeline(timeline_path, "engine")
     del sys.path[0]  # this package's: the engine's own first entry takes its place
     path = list(sys.path)
     try:
-        inherited = fd_passing.opened() - {0, 1, 2, timeline.descriptor}
-        timeline.renumber(fd_passing.raise_above)
+        inherited = fd_passing.open_fds() - {0, 1, 2, timeline.descriptor}
+        timeline.renumber(fd_passing.move_high)
         proctitle.keep_writable()
         with open(PLAN, encoding="utf-8") as file:
             hidden = json.load(file)["engine"]["import_environment"]
         contract = import_engine(Closure.read(), hidden, timeline)
-        beside, birth = keep_company(timeline, None, inherited)
-        if not birth:
-            serve(beside, contract, timeline)
+        fork_server, fork_request = start_or_specialize(timeline, None, inherited)
+        if not fork_request:
+            serve(fork_server, contract, timeline)
             sys.orig_argv[:] = command_line(sys.executable, program, arguments)
-            proctitle.rename(
-                program, sys.orig_argv
-            )  # before libraries start threads, which take their name from this one
-            specialize.rederive(contract, timeline)
+            # Before libraries start threads, which take their name from this one.
+            proctitle.rename(program, sys.orig_argv)
+            specialize.reapply_environment(contract, timeline)
     except Exception as error:
         decline(repr(error), timeline)
-    if birth:
-        go_on(beside, birth, contract, path, timeline)
+    if fork_request:
+        become(fork_server, fork_request, contract, path, timeline)
         return 0
     timeline.event("engine.entered")
     launch.run(program, arguments)
     return 0
 
 
-def live(contract: import_environment.Contract, path: Sequence[str], timeline: Timeline, birth: Birth) -> None:
+def resume_restored(
+    contract: import_environment.Contract, path: Sequence[str], timeline: Timeline, fork_request: ForkRequest
+) -> None:
     """Go on as a process that has imported everything and now learns what it is to become: a restored one."""
     try:
-        specialize.forget()  # before the companion is forked, for its children are to have forgotten, too
-        beside, latest = keep_company(timeline, birth)
+        specialize.invalidate_host_caches()  # before the fork, so that the fork server has none of them either
+        fork_server, latest = start_or_specialize(timeline, fork_request)
     except Exception as error:
         decline(repr(error), timeline, "snapshot")
     # The engine's own process keeps what imports have put into sys.path; a child of it begins as an interpreter does.
-    go_on(beside, latest or birth, contract, list(sys.path) if latest is birth else path, timeline)
+    become(fork_server, latest or fork_request, contract, list(sys.path) if latest is fork_request else path, timeline)
 
 
-def go_on(
-    beside: Companion, birth: Birth, contract: import_environment.Contract, path: Sequence[str], timeline: Timeline
+def become(
+    fork_server: ForkServer,
+    fork_request: ForkRequest,
+    contract: import_environment.Contract,
+    path: Sequence[str],
+    timeline: Timeline,
 ) -> None:
-    """Become what a birth says, with a companion beside."""
-    engine = birth.request["target"][0] == specialize.PROGRAM
+    """Become what a request asks for."""
+    engine = fork_request.request["target"][0] == specialize.PROGRAM
     timeline.process = "engine" if engine else "child"
     try:
-        serve(beside, contract, timeline)
-        specialize.prepare(birth, contract, path, timeline)
+        serve(fork_server, contract, timeline)
+        specialize.apply_request(fork_request, contract, path, timeline)
     except Exception as error:
         if engine:
             decline(repr(error), timeline, "snapshot")
         raise
     if engine:
         timeline.event("engine.entered")
-    specialize.run(birth.request["target"], birth.request["words"])
+    specialize.run(fork_request.request["target"], fork_request.request["words"])
 
 
-def serve(beside: Companion, contract: import_environment.Contract, timeline: Timeline) -> None:
-    """Turn the collector on again, see further imports, and have this process's children come from its companion."""
+def serve(fork_server: ForkServer, contract: import_environment.Contract, timeline: Timeline) -> None:
+    """Turn the collector on, trace further imports, and have this process's children forked by its fork server."""
     gc.enable()
     ImportTrace(timeline).install()
-    Requester(beside, timeline, contract).install()
+    SpawnHook(fork_server, timeline, contract).install()
 
 
-def keep_company(
-    timeline: Timeline, birth: Birth | None, inherited: Collection[int] = ()
-) -> tuple[Companion, Birth | None]:
-    """Fork a companion beside this process, and beside each process that is forked from that one.
+def start_or_specialize(
+    timeline: Timeline, fork_request: ForkRequest | None, inherited: Collection[int] = ()
+) -> tuple[ForkServer, ForkRequest | None]:
+    """Fork a fork server from this process, and from each process that is forked by that one.
 
     Args:
-        timeline: gets an event where a newborn has no companion.
-        birth: this process's own, ``None`` for one that was started and not born.
+        timeline: gets an event where a forked child can have no fork server.
+        fork_request: what this process was forked for, ``None`` for one that was not forked by a fork server.
         inherited: open files that this process was started with: a spawned process gets none of them.
 
     Returns:
-        In this process its companion and its birth; in each newborn the same of its own.
+        In this process its fork server and its request; in each forked child the same of its own.
 
     Raises:
-        OSError: this process, which was not forked from a companion, can have none.
+        OSError: this process can have no fork server, and was not forked by one.
     """
     while True:
         try:
-            beside = accompany(birth, () if birth else inherited)
+            fork_server = start_fork_server(fork_request, () if fork_request else inherited)
         except OSError as error:
-            if not birth:
+            if not fork_request:
                 raise
-            timeline.event("companion.failed", reason=str(error))
-            return Companion.absent(), birth
-        if isinstance(beside, Companion):
-            return beside, birth
-        birth = beside
+            timeline.event("fork_server.failed", reason=str(error))
+            return ForkServer.missing(), fork_request
+        if isinstance(fork_server, ForkServer):
+            return fork_server, fork_request
+        fork_request = fork_server
 
 
 def decline(reason: str, timeline: Timeline, tier: str = "zygote") -> NoReturn:
@@ -130,7 +135,7 @@ def decline(reason: str, timeline: Timeline, tier: str = "zygote") -> NoReturn:
         try:
             stream.flush()
         except Exception as error:  # an import may have put anything in its place
-            timeline.event("output.lost", reason=repr(error))
+            timeline.event("output.dropped", reason=repr(error))
     os._exit(EXIT_DECLINED)  # not by the interpreter's end, which would wait for a thread that an import has started
 
 
@@ -152,12 +157,12 @@ def import_engine(closure: Closure, hidden: dict[str, str], timeline: Timeline) 
     if closure.preload:
         _restore_preload(preload.removeprefix(closure.preload).removeprefix(":"))
     variables = dict(os.environ)
-    watch = fork_safety.Watch()
+    safety = fork_safety.ForkSafety()
     began = time.monotonic()
     gc.disable()
     os.environ.update(hidden)
     with import_environment.Reads() as reads:
-        skipped = import_closure(closure.modules, watch.look)
+        skipped = import_closure(closure.modules, safety.check)
     made = {name: os.environ.get(name) for name in sorted(reads.written)}
     before = {name: variables[name] for name in made if name in variables}
     variables = {name: value for name, value in {**variables, **made}.items() if value is not None}
@@ -176,10 +181,10 @@ def import_engine(closure: Closure, hidden: dict[str, str], timeline: Timeline) 
         skipped=skipped,
         variables=len(reads.names),
         copied_by=sorted(reads.copied_by),
-        native_threads=watch.threads,
+        native_threads=safety.threads,
         hidden={name: reads.names[name] for name in hidden if name in reads.names},
     )
-    reason = watch.broken()
+    reason = safety.reason()
     if reason:
         decline(reason, timeline)
     return import_environment.Contract(variables, reads.names, hidden, preload, made, native, before)

@@ -1,7 +1,7 @@
-"""What a process that is started by another takes over from it, besides open files: gathered there, put in place here.
+"""What a spawned process takes over from its parent besides open files: captured there, applied in the child.
 
-A spawned process gets these from the kernel, by ``fork`` and ``exec``.  One that is forked from a companion gets the
-companion's, which are those of its requester at the requester's own birth; the requester may have changed them since.
+A spawned process gets this state from the kernel, by ``fork`` and ``exec``.  A child of a fork server gets the fork
+server's: the parent's state at the moment when it forked its fork server.  The parent may have changed it since.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def credentials() -> list[Any]:
     return [permissions, os.getsid(0), groups, namespaces, os.sched_getscheduler(0)]
 
 
-def gather() -> dict[str, Any]:
+def capture() -> dict[str, Any]:
     """Return the inheritable state of this process and thread, as values that ``marshal`` knows.
 
     Raises:
@@ -66,8 +66,8 @@ def gather() -> dict[str, Any]:
     }
 
 
-def put(state: dict[str, Any]) -> dict[str, str]:
-    """Give this process the state that ``gather`` found in another.
+def apply(state: dict[str, Any]) -> dict[str, str]:
+    """Give this process the state that ``capture`` found in another.
 
     Returns:
         What the kernel refuses, with the reason.
@@ -78,26 +78,26 @@ def put(state: dict[str, Any]) -> dict[str, str]:
             change(state[name])
         except OSError as error:
             failed[name] = str(error)
-    put_signals(state["ignored"], state["blocked"])
+    apply_signals(state["ignored"], state["blocked"])
     return failed
 
 
-def _put_group(group: int) -> None:
+def _apply_group(group: int) -> None:
     if os.getpgid(0) != group:
         os.setpgid(0, group)
 
 
-def _put_cpus(cpus: list[int]) -> None:
+def _apply_cpus(cpus: list[int]) -> None:
     if os.sched_getaffinity(0) != set(cpus):
         os.sched_setaffinity(0, cpus)
 
 
-def _put_nice(nice: int) -> None:
+def _apply_nice(nice: int) -> None:
     if os.getpriority(os.PRIO_PROCESS, 0) != nice:
         os.setpriority(os.PRIO_PROCESS, 0, nice)
 
 
-def _put_limits(limits: list[list[int]]) -> None:
+def _apply_limits(limits: list[list[int]]) -> None:
     failed = []
     for (number, name), limit in zip(_LIMITS.items(), limits, strict=True):
         if list(resource.getrlimit(number)) != limit:
@@ -109,7 +109,7 @@ def _put_limits(limits: list[list[int]]) -> None:
         raise OSError("; ".join(failed))
 
 
-def _put_oom_score(score: int) -> None:
+def _apply_oom_score(score: int) -> None:
     if _oom_score() != score:
         with open(_OUT_OF_MEMORY, "w", encoding="ascii") as file:
             file.write(str(score))
@@ -119,15 +119,15 @@ def _put_oom_score(score: int) -> None:
 _CHANGES: dict[str, Callable[[Any], object]] = {
     "directory": os.chdir,
     "umask": os.umask,
-    "group": _put_group,
-    "cpus": _put_cpus,
-    "nice": _put_nice,
-    "limits": _put_limits,
-    "oom": _put_oom_score,
+    "group": _apply_group,
+    "cpus": _apply_cpus,
+    "nice": _apply_nice,
+    "limits": _apply_limits,
+    "oom": _apply_oom_score,
 }
 
 
-def put_signals(ignored: list[int], blocked: list[int]) -> None:
+def apply_signals(ignored: list[int], blocked: list[int]) -> None:
     """Set the dispositions of a new interpreter: what is ignored stays so, all others are the defaults.
 
     Those that Python does not know of stay: it was told at its start to have them handled by ``faulthandler``.

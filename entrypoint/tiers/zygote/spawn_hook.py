@@ -1,4 +1,4 @@
-"""A process with a companion: the Python processes that it starts come from there instead of a new interpreter.
+"""The spawn hook: Python processes that this process starts are forked by its fork server, not spawned.
 
 ``_posixsubprocess.fork_exec`` is where ``multiprocessing`` (start methods ``spawn`` and ``forkserver``) and
 ``subprocess`` end when they start a program.  That one function is replaced; everything around it stays as it is: the
@@ -19,7 +19,7 @@ from typing import Any
 from ...environment import import_environment
 from ...timeline import Timeline, say
 from . import process_state
-from .fork_server import Companion, Refused
+from .fork_server import ForkServer, Refused
 
 #: What ends the command line of a process of ``multiprocessing``.
 _MULTIPROCESSING = "--multiprocessing-fork"
@@ -28,17 +28,17 @@ _MULTIPROCESSING = "--multiprocessing-fork"
 _fork_exec: Callable[..., int] = _posixsubprocess.fork_exec
 
 
-class Requester:
-    """Answers this process's wishes for a new interpreter by its companion, and passes on those that it cannot.
+class SpawnHook:
+    """Has the fork server fork what this process would spawn, and spawns what that one cannot fork.
 
     Args:
-        companion: forks the children.
+        fork_server: forks the children.
         timeline: gets one event for each child.
         contract: what the imports have read of the environment.
     """
 
-    def __init__(self, companion: Companion, timeline: Timeline, contract: import_environment.Contract) -> None:
-        self._companion = companion
+    def __init__(self, fork_server: ForkServer, timeline: Timeline, contract: import_environment.Contract) -> None:
+        self._fork_server = fork_server
         self._timeline = timeline
         self._contract = contract
         self._credentials = process_state.credentials()
@@ -62,7 +62,7 @@ class Requester:
         target = _target(words, self._flags)
         if os.fsdecode(executables[0]) != sys.executable or not target:
             if words[-1:] == [_MULTIPROCESSING]:
-                return self._pass_on(f"its requester has it run {words[0]}", args, executables, *rest)
+                return self._spawn(f"its parent has it run {words[0]}", args, executables, *rest)
             return _fork_exec(args, executables, *rest)
         try:
             reason = self._declined(rest)
@@ -72,25 +72,25 @@ class Requester:
             reason = str(error)
         except (OSError, LookupError) as error:  # what a kernel does not tell; what a signal's handler raises goes on
             reason = repr(error)
-        return self._pass_on(reason, args, executables, *rest)
+        return self._spawn(reason, args, executables, *rest)
 
-    def _pass_on(self, reason: str, *arguments: Any) -> int:
+    def _spawn(self, reason: str, *arguments: Any) -> int:
         pid = _fork_exec(*arguments)
         self._timeline.event(
-            "zygote.passed",
+            "zygote.fallback",
             child=pid,
             reason=reason,
             preload=os.environ.get("LD_PRELOAD", ""),
         )
-        say(f"a process is started anew, not forked: {reason}")
+        say(f"spawned a new interpreter instead of forking: {reason}")
         return pid
 
     def _declined(self, rest: Sequence[Any]) -> str:
-        """Return why the companion must not be asked, or an empty string."""
-        if self._companion.ended:
-            return "the companion is gone"
-        if not self._companion.mine:
-            return "its requester is itself a fork, which has no companion"
+        """Return why the fork server must not be asked, or an empty string."""
+        if self._fork_server.ended:
+            return "the fork server is gone"
+        if not self._fork_server.mine:
+            return "its parent is itself a fork, which has no fork server"
         close_others, _files, _directory, variables, *_ = rest
         # From Python 3.11 on: the process group, and at the end whether vfork may be used.
         wishes = rest[14:-1] if sys.version_info >= (3, 11) else rest[14:]
@@ -98,8 +98,8 @@ class Requester:
         if not close_others or new_session or any(wish not in (None, -1) for wish in wishes):
             return "it is to have a user, session, umask or open files of its own"
         if process_state.credentials() != self._credentials:
-            return "its requester has changed its user, permissions, session or namespaces"
-        return self._contract.broken(_decoded(_pairs(variables)))
+            return "its parent has changed its user, permissions, session or namespaces"
+        return self._contract.conflict(_decoded(_pairs(variables)))
 
     def _fork(self, words: list[str], target: tuple[str, str], rest: Sequence[Any]) -> int:
         _close, passed, directory, variables, stdin, _, _, stdout, _, stderr = rest[:10]
@@ -110,7 +110,7 @@ class Requester:
                 wanted[number] = wish
             elif _is_open(number) and os.get_inheritable(number):  # else the number is some other file's by now
                 wanted[number] = number
-        state = process_state.gather()
+        state = process_state.capture()
         if directory is not None:
             state["directory"] = os.path.join(state["directory"], os.fsencode(directory))
             if not os.path.isdir(state["directory"]):
@@ -123,13 +123,13 @@ class Requester:
             "state": state,
         }
         if self._asking == threading.get_ident():
-            raise Refused("a signal's handler asks while its requester does")
+            raise Refused("a signal's handler asks while its parent does")
         with self._lock:
-            if self._companion.ended:
-                raise Refused("the companion is gone")
+            if self._fork_server.ended:
+                raise Refused("the fork server is gone")
             self._asking = threading.get_ident()
             try:
-                pid = self._companion.fork(request, list(wanted.values()))
+                pid = self._fork_server.fork(request, list(wanted.values()))
             finally:
                 self._asking = 0
         self._timeline.event("zygote.forked", child=pid, target=target[1] if target[0] == "-m" else "multiprocessing")

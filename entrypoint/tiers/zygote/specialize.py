@@ -1,4 +1,4 @@
-"""A process that was forked from a companion becomes what its requester asked for, as a new interpreter would."""
+"""A process that was forked from a fork server becomes what its parent asked for, as a new interpreter would."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ...settings import is_interpreter
 from ...timeline import Timeline, say
 from ..preload import launch
 from . import fd_passing, process_state, proctitle
-from .fork_server import Birth
+from .fork_server import ForkRequest
 
 #: What the target of a restored process begins with: the engine's own program.
 PROGRAM = "program"
@@ -31,36 +31,38 @@ PROGRAM = "program"
 _TORCH_SEED = 67280421310721
 
 
-def prepare(birth: Birth, contract: import_environment.Contract, path: Sequence[str], timeline: Timeline) -> None:
-    """Put in place what the requester's side sent, and make anew what no two processes may share.
+def apply_request(
+    fork_request: ForkRequest, contract: import_environment.Contract, path: Sequence[str], timeline: Timeline
+) -> None:
+    """Apply the parent's request, and replace what no two processes may share.
 
     Args:
-        birth: the request, with its open files.
+        fork_request: the request, with its open files.
         contract: what the imports have read of the environment.
         path: ``sys.path`` as an interpreter of this installation begins with it.
         timeline: this process's.
     """
-    request = birth.request
+    request = fork_request.request
     os.environb.clear()
     os.environb.update(request["environment"])
-    failed = process_state.put(request["state"])  # first, for it has the limit of open files
-    timeline.renumber(lambda number: fd_passing.raise_above(number, request["files"]))
-    kept = fd_passing.opened() - {*birth.files, 0, 1, 2}
+    failed = process_state.apply(request["state"])  # first, for it has the limit of open files
+    timeline.renumber(lambda number: fd_passing.move_high(number, request["files"]))
+    kept = fd_passing.open_fds() - {*fork_request.files, 0, 1, 2}
     for number in kept & set(request["files"]):  # a file that an import left open is lost to it
-        timeline.event("zygote.clash", descriptor=number)
-    fd_passing.place(dict(zip(request["files"], birth.files, strict=True)))
+        timeline.event("zygote.fd_conflict", descriptor=number)
+    fd_passing.install(dict(zip(request["files"], fork_request.files, strict=True)))
     fd_passing.close([number for number in (0, 1, 2) if number not in request["files"]])
     if failed:
-        timeline.event("inheritance.failed", failed=failed)
-        say(f"a forked process differs from its requester: {', '.join(f'{key}: {failed[key]}' for key in failed)}")
+        timeline.event("process_state.failed", failed=failed)
+        say(f"a forked process differs from its parent: {', '.join(f'{key}: {failed[key]}' for key in failed)}")
     _open_streams()
     sys.path[:] = path
     sys.orig_argv[:] = request["words"]
     option, value = request["target"]
     proctitle.rename(value if option == PROGRAM else sys.executable, request["words"])
-    os.environ.update(contract.completed(os.environ))
+    os.environ.update(contract.with_import_effects(os.environ))
     reseed()
-    failed_variables = rederive(contract, timeline)
+    failed_variables = reapply_environment(contract, timeline)
     if failed_variables and option == PROGRAM:  # restored; another tier imports with these variables
         raise RuntimeError(f"not derived again: {', '.join(failed_variables)}")
     _name_after_preparation(timeline)
@@ -93,20 +95,20 @@ def run(target: Sequence[str], words: Sequence[str]) -> None:
     runpy._run_code(code, main_module.__dict__, None, "__main__", spec)  # type: ignore[attr-defined]
 
 
-def rederive(contract: import_environment.Contract, timeline: Timeline) -> list[str]:
+def reapply_environment(contract: import_environment.Contract, timeline: Timeline) -> list[str]:
     """Put right what modules derived from variables that have another value here; failures are events.
 
     Returns:
         The variables for which that failed.
     """
-    failed = contract.derive(dict(os.environ))
+    failed = contract.reapply(dict(os.environ))
     if failed:
         timeline.event("environment.failed", variables=failed)
         say(f"not derived again: {', '.join(failed)}")
     return list(failed)
 
 
-def forget() -> None:
+def invalidate_host_caches() -> None:
     """Drop what a restored process remembers of the machine and the moment of its capture."""
     importlib.invalidate_caches()  # that a folder was not there, for one
     time.tzset()
@@ -120,7 +122,7 @@ def forget() -> None:
 def reseed() -> None:
     """Give this process random numbers of its own."""
     random.seed()
-    # Their generators begin anew when the PID changes, and a restored process has that of the captured one.
+    # Their generators start over when the PID changes, and a restored process has that of the captured one.
     tempfile: Any = sys.modules.get("tempfile")
     synchronize: Any = sys.modules.get("multiprocessing.synchronize")
     if tempfile:
@@ -145,7 +147,7 @@ def reseed() -> None:
 
 
 def _open_streams() -> None:
-    """Make the standard streams anew: whether they are terminals decides how they buffer."""
+    """Open the standard streams again: whether they are terminals decides how they buffer."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         before = getattr(sys, f"__{name}__")
         stream: Any = None

@@ -26,7 +26,9 @@ class Zygote(Tier):
         closure = Closure.read()
         if not closure.modules:
             return f"the image has no closure ({closure.reason})"
-        return self.choice(settings) or ("" if engine_program.find(settings) else engine_program.absent(settings))
+        return self.choice(settings) or (
+            "" if engine_program.find(settings) else engine_program.missing_reason(settings)
+        )
 
     def choice(self, settings: Settings) -> str:
         """Return which argument or variable of the user's decides against this tier, or an empty string."""
@@ -39,7 +41,7 @@ class Zygote(Tier):
 
     def command(self, settings: Settings) -> list[str]:
         """Return ``zygote`` in front of the engine's own command line, its program's path resolved."""
-        return engine_program.behind("zygote", settings)
+        return engine_program.wrap_command("zygote", settings)
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """Return the engine's environment with the libraries that the engine preloads into its processes."""
