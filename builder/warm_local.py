@@ -18,9 +18,9 @@ from .entrypoint.timeline import Timeline
 from .entrypoint.warm.loop import Warmer
 from .entrypoint.warm.metrics import status
 from .entrypoint.warm.options import Options
-from .entrypoint.warm.status import State
+from .entrypoint.warm.status import WarmStatus
 from .entrypoint.warm.targets import Places
-from .entrypoint.warm.tracker import File
+from .entrypoint.warm.tracker import TrackedFile
 
 #: Files smaller than this many bytes are summed up in the list.
 _SMALL = 1_000_000
@@ -37,8 +37,8 @@ class Warmed:
         files: all files.
     """
 
-    state: State
-    files: Sequence[File]
+    state: WarmStatus
+    files: Sequence[TrackedFile]
 
     def to_json(self) -> str:
         """Return it as JSON."""
@@ -105,7 +105,7 @@ def _follow(warmer: Warmer, loop: threading.Thread) -> None:
             progress.update(task, total=planned or None, completed=there, description=what)
 
 
-def _resident(files: Sequence[File]) -> str:
+def _resident(files: Sequence[TrackedFile]) -> str:
     """Return in words how much of some files is resident."""
     if any(file.known == UNKNOWN for file in files):
         return "not told to this user"
@@ -113,6 +113,6 @@ def _resident(files: Sequence[File]) -> str:
     return "all" if there == size else human_bytes(there)
 
 
-def _row(file: File) -> dict[str, Any]:
+def _row(file: TrackedFile) -> dict[str, Any]:
     resident = None if file.known == UNKNOWN else file.resident
     return {"path": file.path, "size": file.size, "resident": resident, "known": file.known}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .pressure import RESOURCES, Pressure
-from .rate_limit import Pace
+from .rate_limit import RateLimiter
 
 #: Share of time, 0 to 1, that others may wait for a resource before reading pauses.
 LIMITS = {"memory": 0.1, "io": 0.3}
@@ -46,7 +46,7 @@ class BackOff:
     """Holds the readers while there is pressure.
 
     Args:
-        pace: the readers' gate.
+        rate: the readers' gate.
         stop: ends all waiting when set.
         tell: called when a pause begins and when it ends.
         pressures: by resource.
@@ -54,12 +54,12 @@ class BackOff:
 
     def __init__(
         self,
-        pace: Pace,
+        rate_limiter: RateLimiter,
         stop: threading.Event,
         tell: Callable[[Pause], None],
         pressures: dict[str, Pressure] | None = None,
     ) -> None:
-        self._pace = pace
+        self._rate_limiter = rate_limiter
         self._stop = stop
         self._tell = tell
         self._pressures = pressures or {resource: Pressure(resource) for resource in RESOURCES}
@@ -86,14 +86,14 @@ class BackOff:
         memory = self._measure("memory")
         resource = "memory" if memory > LIMITS["memory"] else ""
         if not resource:
-            self._pace.hold(_PATIENCE)
+            self._rate_limiter.pause(_PATIENCE)
             self._pressures["io"].share()
             self._stop.wait(QUIET)
             if self._measure("io") > LIMITS["io"]:
                 resource = "io"
         if resource:
             self._pause(resource)
-        self._pace.release()
+        self._rate_limiter.release()
         self.begin()
 
     def _pause(self, resource: str) -> None:
@@ -105,7 +105,7 @@ class BackOff:
         self.holding = resource
         self.count[resource] += 1
         self._tell(Pause(resource, self.share[resource]))
-        self._pace.hold(_PATIENCE)
+        self._rate_limiter.pause(_PATIENCE)
         length = FIRST
         while not self._stop.is_set():
             for each in RESOURCES:

@@ -42,14 +42,14 @@ def budget(allowed: int | None, pinned: int = 0, found: Sequence[Limit] | None =
     rooms = [(int((each.room + (pinned if each.source == _HOST else 0)) * SHARE), each) for each in bounds]
     room, tightest = min(rooms, key=lambda pair: pair[0], default=(1 << 62, None))
     if allowed is not None and allowed <= room:
-        return Budget(allowed, True, f"the budget of {sizes.said(allowed)}")
+        return Budget(allowed, True, f"the budget of {sizes.format_binary(allowed)}")
     if tightest is None:
         return Budget(room, False, "nothing")
     if tightest.source == _HOST:
-        return Budget(room, False, f"this host has {sizes.said(tightest.room)} of memory available")
+        return Budget(room, False, f"this host has {sizes.format_binary(tightest.room)} of memory available")
     return Budget(
         room,
         False,
-        f"the container's memory limit of {sizes.said(tightest.limit)} ({tightest.source}) leaves "
-        f"{sizes.said(tightest.room)} for the page cache",
+        f"the container's memory limit of {sizes.format_binary(tightest.limit)} ({tightest.source}) leaves "
+        f"{sizes.format_binary(tightest.room)} for the page cache",
     )

@@ -18,7 +18,7 @@ from .node_label import Label
 from .options import EXIT_USAGE, Options, UsageError, parse
 from .targets import Places
 
-#: Exit code where the HTTP face cannot be had (EX_UNAVAILABLE of sysexits.h).
+#: Exit code where the HTTP API cannot be had (EX_UNAVAILABLE of sysexits.h).
 EXIT_NO_FACE = 69
 
 #: Exit code of a single run after which not everything is resident (EX_TEMPFAIL of sysexits.h).
@@ -41,7 +41,7 @@ def main(words: Sequence[str]) -> int:
 
     Returns:
         0, also after a stop signal; 64 for a wrong command line, 66 for a directory that is not there, 69 where the
-        HTTP face cannot be had, 75 for a single run after which not everything is resident.
+        HTTP API cannot be had, 75 for a single run after which not everything is resident.
     """
     try:
         options = parse(words)
@@ -59,7 +59,7 @@ def main(words: Sequence[str]) -> int:
 
 
 class _NoFace(Exception):
-    """There can be no HTTP face; the message says why."""
+    """There can be no HTTP API; the message says why."""
 
 
 def _face(options: Options) -> socket.socket:

@@ -1,4 +1,4 @@
-"""The HTTP face: FastAPI on uvicorn, and prometheus_client, as the engine's environment in the image has them.
+"""The HTTP API: FastAPI on uvicorn, and prometheus_client, as the engine's environment in the image has them.
 
 Everything else of ``warm`` uses the standard library alone.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .metrics import families, status
-from .status import State
+from .status import WarmStatus
 
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 
@@ -47,7 +47,7 @@ def listen(port: int) -> socket.socket:
 
 
 def serve(
-    listening: socket.socket, state: Callable[[], State], alive: Callable[[], bool], failures: Callable[[], int]
+    listening: socket.socket, state: Callable[[], WarmStatus], alive: Callable[[], bool], failures: Callable[[], int]
 ) -> None:
     """Answer on a socket until the process ends; the work of a thread.
 
@@ -73,7 +73,7 @@ def serve(
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def application(state: Callable[[], State], alive: Callable[[], bool], failures: Callable[[], int]) -> Any:
+def application(state: Callable[[], WarmStatus], alive: Callable[[], bool], failures: Callable[[], int]) -> Any:
     """Return the application with its four paths; the arguments are those of ``serve``."""
     from fastapi import FastAPI
     from fastapi.responses import JSONResponse, PlainTextResponse, Response

@@ -14,11 +14,11 @@ from . import pins, readiness, sizes
 from .backoff import BackOff, Pause
 from .budget import Budget, budget
 from .options import Options
-from .rate_limit import Pace, step_back
+from .rate_limit import RateLimiter, lower_priority
 from .reading import Job, Reading
-from .status import State
+from .status import WarmStatus
 from .targets import Found, Places
-from .tracker import Ledger, Sum
+from .tracker import TargetTotals, Tracker
 
 #: Seconds from one look at the memory to the next, while it is being filled.
 _MEMORY_CHECK = 2.0
@@ -57,11 +57,11 @@ class Warmer:
         self._stop = stop
         self._tell = tell
         self._speak = speak
-        self._ledger = Ledger(options.targets)
+        self._tracker = Tracker(options.targets)
         self._residency = Residency()
-        self._pace = Pace(options.rate, stop)
-        self._backoff = BackOff(self._pace, stop, self._paused)
-        self._reading = Reading(self._ledger, self._pace, stop)
+        self._rate_limiter = RateLimiter(options.rate, stop)
+        self._backoff = BackOff(self._rate_limiter, stop, self._paused)
+        self._reading = Reading(self._tracker, self._rate_limiter, stop)
         self._pins = pins.Pins()
         self._budget = Budget(0, True, "nothing yet")
         self._allotted = 0
@@ -77,7 +77,7 @@ class Warmer:
 
     def run(self) -> None:
         """Keep everything resident until told to stop; of a single run, until it is, or cannot be."""
-        step_back()
+        lower_priority()
         passes = 0
         while not self._stop.is_set():
             try:
@@ -91,18 +91,18 @@ class Warmer:
                 return
             self._stop.wait(0 if self._options.once else self._options.interval * self._stretch)
 
-    def state(self) -> State:
+    def state(self) -> WarmStatus:
         """Return what is so now."""
-        sums = self._ledger.sums()
+        totals = self._tracker.totals()
         now = time.monotonic()
-        seconds = now - self._ledger.began
-        complete = self._was_ready and readiness.complete(sums, self._budget)
-        doing = f"{self.phase} {self._ledger.current}" if self.phase in ("looking", "reading") else ""
+        seconds = now - self._tracker.began
+        complete = self._was_ready and readiness.complete(totals, self._budget)
+        doing = f"{self.phase} {self._tracker.current}" if self.phase in ("looking", "reading") else ""
         why = readiness.reason(
-            sums,
+            totals,
             self._budget,
             doing,
-            now - self._ledger.moved,
+            now - self._tracker.moved,
             self._backoff.holding,
             self._kept,
             complete=complete,
@@ -111,18 +111,18 @@ class Warmer:
         overdue = seconds >= self._options.patience
         if overdue and not self._was_ready:
             why = f"ready all the same after {self._options.patience:.0f} s: {why}"
-        return State(
+        return WarmStatus(
             phase=self.phase,
             complete=complete,
             ready=self._was_ready or overdue,
             reason=why,
-            targets=sums,
+            targets=totals,
             budget=self._budget,
-            limited=readiness.limited(sums, self._budget),
+            limited=readiness.limited(totals, self._budget),
             locked=self._pins.size,
             refused=self._pins.refused,
             holding=self._backoff.holding,
-            rate=self._ledger.rate(),
+            rate=self._tracker.rate(),
             backoffs=dict(self._backoff.count),
             backoff_seconds=self._backoff.seconds,
             pressure=dict(self._backoff.share),
@@ -131,7 +131,7 @@ class Warmer:
 
     def files(self) -> list[Job]:
         """Return all files, each with its target."""
-        return [(name, file) for name in self._ledger.names for file in self._ledger.files(name)]
+        return [(name, file) for name in self._tracker.names for file in self._tracker.files(name)]
 
     def drop(self) -> None:
         """Have everything dropped from the page cache."""
@@ -153,7 +153,7 @@ class Warmer:
             return  # not all was looked at
         first, self._looked = not self._looked, True
         self._conclude()
-        for name, each in self._ledger.sums().items() if first else ():
+        for name, each in self._tracker.totals().items() if first else ():
             self._timeline.event(
                 "warm.looked",
                 target=name,
@@ -165,7 +165,7 @@ class Warmer:
             )
         for name, size in evicted.items():
             self._timeline.event("warm.evicted", target=name, bytes=size)
-            self._speak(f"{name}: {sizes.said(size)} were evicted")
+            self._speak(f"{name}: {sizes.format_binary(size)} were evicted")
         jobs = [job for job in self.files() if job[1].missing and not job[1].unreadable]
         if not jobs:
             self._kept, self._stretch = "", 1  # however it came: by somebody else, or with more memory
@@ -179,18 +179,18 @@ class Warmer:
 
     def _conclude(self) -> None:
         """Let the server start when a whole look has found all to be there; in the midst of one some is not known."""
-        if not self._stop.is_set() and readiness.complete(self._ledger.sums(), self._budget):
+        if not self._stop.is_set() and readiness.complete(self._tracker.totals(), self._budget):
             self._was_ready = True
 
     def _settle(self) -> None:
         """Find the targets' files anew, and share the budget out among them."""
         seen: set[tuple[int, int]] = set()
-        settled = {name: self._find(name, seen) for name in self._ledger.names}
+        settled = {name: self._find(name, seen) for name in self._tracker.names}
         room = budget(self._options.budget, self._pins.size)
-        with self._ledger.lock:  # a new file that has no share yet would count as complete
+        with self._tracker.lock:  # a new file that has no share yet would count as complete
             for name, (files, found) in settled.items():
-                self._ledger.settle(name, files, found.problems, found.declined)
-            self._budget, self._allotted = room, self._ledger.allot(room.size)
+                self._tracker.set_files(name, files, found.problems, found.declined)
+            self._budget, self._allotted = room, self._tracker.set_budget(room.size)
         for name, (_, found) in settled.items():
             if found.declined and self._declined.get(name) != found.declined:
                 self._declined[name] = found.declined
@@ -204,7 +204,7 @@ class Warmer:
             found = Found(problems=(repr(error),))
         files, problems = [], list(found.problems)
         for path in found.paths:
-            self._ledger.current = path
+            self._tracker.current = path
             try:
                 status = os.stat(path)
             except FileNotFoundError:
@@ -223,11 +223,11 @@ class Warmer:
         for name, file in jobs:
             if self._stop.is_set():
                 break
-            self._ledger.current = file.path
+            self._tracker.current = file.path
             try:
-                gone = self._ledger.looked(name, file, *self._residency.of_file(file.path, file.share))
+                gone = self._tracker.looked(name, file, *self._residency.of_file(file.path, file.share))
             except OSError as error:
-                self._ledger.failed(file, error.strerror, unreadable=True)
+                self._tracker.failed(file, error.strerror, unreadable=True)
                 continue
             if gone:
                 evicted[name] = evicted.get(name, 0) + gone
@@ -236,12 +236,12 @@ class Warmer:
     def _read(self, jobs: Sequence[Job]) -> None:
         """Read what is missing, and see whether it stays."""
         self.phase = "reading"
-        began, before = time.monotonic(), self._ledger.sums()
+        began, before = time.monotonic(), self._tracker.totals()
         self._backoff.begin()
         self._reading.run(jobs, self._control)
         seconds = time.monotonic() - began
         self._look(jobs)
-        after = self._ledger.sums()
+        after = self._tracker.totals()
         for name in dict.fromkeys(name for name, _ in jobs):
             each = after[name]
             self._timeline.event(
@@ -260,17 +260,18 @@ class Warmer:
     def _ended(self) -> str:
         return "stopping" if self._stop.is_set() else self._cut or "done"
 
-    def _judge(self, sums: Mapping[str, Sum]) -> None:
+    def _judge(self, totals: Mapping[str, TargetTotals]) -> None:
         """See whether the page cache keeps what was read; where it does not, look less and less often."""
-        missing = sum(each.missing for each in sums.values() if not each.problems)
-        planned = sum(each.wanted - each.over_budget for each in sums.values())
+        missing = sum(each.missing for each in totals.values() if not each.problems)
+        planned = sum(each.wanted - each.over_budget for each in totals.values())
         if missing <= planned // 20:
             self._kept, self._stretch = "", 1
             return
         self._stretch = min(2 * self._stretch, _STRETCH)
         self._kept = (
-            f"the page cache does not keep it: {sizes.said(missing)} of {sizes.said(planned)} were gone right "
-            "after they were read; the memory limit of the pod is too small, or the file system has no page cache"
+            f"the page cache does not keep it: {sizes.format_binary(missing)} of {sizes.format_binary(planned)} "
+            "were evicted right after they were read; the memory limit of the pod is too small, or the file system has "
+            "no page cache"
         )
 
     def _control(self) -> bool:
@@ -330,5 +331,5 @@ class Warmer:
         self._tell(state.complete)
 
     @staticmethod
-    def _problem(state: State) -> str:
+    def _problem(state: WarmStatus) -> str:
         return next((f"{name}: {each.problems[0]}" for name, each in state.targets.items() if each.problems), "")

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from .status import State
-from .tracker import Sum
+from .status import WarmStatus
+from .tracker import TargetTotals
 
 PREFIX = "warmimage_warm_"
 
 #: Metrics of each target: name, kind, help, value.
-_OF_TARGETS: tuple[tuple[str, str, str, Callable[[Sum], float]], ...] = (
+_OF_TARGETS: tuple[tuple[str, str, str, Callable[[TargetTotals], float]], ...] = (
     ("wanted_bytes", "gauge", "Size of the target's files.", lambda each: each.wanted),
     ("resident_bytes", "gauge", "Of wanted, what is in the page cache.", lambda each: each.resident),
     ("sampled_bytes", "gauge", "Of resident, what is an estimate from samples.", lambda each: each.sampled),
@@ -27,7 +27,7 @@ _OF_TARGETS: tuple[tuple[str, str, str, Callable[[Sum], float]], ...] = (
 )
 
 
-def families(state: State, label_failures: int) -> Iterator[Any]:
+def families(state: WarmStatus, label_failures: int) -> Iterator[Any]:
     """Yield the state as ``prometheus_client`` takes it from a collector.
 
     Args:
@@ -74,7 +74,7 @@ def families(state: State, label_failures: int) -> Iterator[Any]:
         yield GaugeMetricFamily(PREFIX + name, told, value=float(number))
 
 
-def status(state: State) -> dict[str, Any]:
+def status(state: WarmStatus) -> dict[str, Any]:
     """Return the state as JSON takes it; durations in seconds, sizes in bytes."""
     data = asdict(state)
     for name, each in state.targets.items():

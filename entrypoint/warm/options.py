@@ -46,7 +46,7 @@ class Options:
         deadline: seconds after which it is ready whatever is resident, ``None`` where nobody has said.
         lock: pin what is resident in memory.
         drop: have everything dropped from the page cache at the end.
-        port: TCP port of the HTTP face, 0 for a free one.
+        port: TCP port of the HTTP API, 0 for a free one.
         node_label: key of the label that the node has while it is warm, empty for none.
         once: end when everything is resident.
     """

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable
 
 from ..pagecache.syscalls import mapped, unmap
-from .tracker import File
+from .tracker import TrackedFile
 
 #: Bytes that one call locks: it reads what is not there, and cannot be stopped.
 STEP = 64 << 20
@@ -30,7 +30,7 @@ class Pins:
         """Bytes that are locked."""
         return self._begun + sum(length for _, length, _ in list(self._locked.values()))
 
-    def keep(self, files: Iterable[File], go: Callable[[], bool] = lambda: True) -> None:
+    def keep(self, files: Iterable[TrackedFile], go: Callable[[], bool] = lambda: True) -> None:
         """Lock the share of these files, and let go of all others; ends where the kernel allows no more.
 
         Args:
@@ -83,7 +83,7 @@ class Pins:
         unmap(address, length)
 
 
-def drop(files: Iterable[File]) -> None:
+def drop(files: Iterable[TrackedFile]) -> None:
     """Have files dropped from the page cache, but for what other processes have mapped."""
     for file in files:
         with contextlib.suppress(OSError):  # it is gone, and so are its pages

@@ -21,7 +21,7 @@ BLOCK = 4 << 20
 _SMALLEST = 64 << 10
 
 
-class Pace:
+class RateLimiter:
     """Lets readers read.
 
     Args:
@@ -43,7 +43,7 @@ class Pace:
         return BLOCK if self._rate is None else max(_SMALLEST, min(BLOCK, self._rate // 4 // _SMALLEST * _SMALLEST))
 
     @contextlib.contextmanager
-    def turn(self, size: int) -> Iterator[bool]:
+    def acquire(self, size: int) -> Iterator[bool]:
         """Wait until ``size`` bytes may be read, and give the turn back after the block; false says to stop."""
         with self._changed:
             while True:
@@ -63,7 +63,7 @@ class Pace:
                 self._reading -= 1
                 self._changed.notify_all()
 
-    def hold(self, seconds: float) -> bool:
+    def pause(self, seconds: float) -> bool:
         """Let nobody begin to read any more, and return whether all have ended within ``seconds``."""
         with self._changed:
             self._held = True
@@ -76,7 +76,7 @@ class Pace:
             self._changed.notify_all()
 
 
-def step_back() -> None:
+def lower_priority() -> None:
     """Give this thread the lowest priority for the processor, and the idle class for storage.
 
     Needs no privilege.  What a kernel or a filter refuses is left as it is: there the rate and the pressure remain.

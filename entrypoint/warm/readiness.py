@@ -6,27 +6,27 @@ from collections.abc import Mapping
 
 from . import sizes
 from .budget import Budget
-from .tracker import Sum
+from .tracker import TargetTotals
 
 #: Seconds without any progress after which a volume is said to hang.
 STALL = 60.0
 
 
-def complete(sums: Mapping[str, Sum], budget: Budget) -> bool:
+def complete(totals: Mapping[str, TargetTotals], budget: Budget) -> bool:
     """Return whether all is resident: what is wanted, or of it what the budget that was given allows."""
-    return all(each.warm for each in sums.values()) and not limited(sums, budget)
+    return all(each.warm for each in totals.values()) and not limited(totals, budget)
 
 
-def limited(sums: Mapping[str, Sum], budget: Budget) -> str:
+def limited(totals: Mapping[str, TargetTotals], budget: Budget) -> str:
     """Return which limit keeps a part of what is wanted out of memory, an empty string where none does that unasked."""
-    if budget.given or not sum(each.over_budget for each in sums.values()):
+    if budget.given or not sum(each.over_budget for each in totals.values()):
         return ""
-    wanted = sizes.said(sum(each.wanted for each in sums.values()))
+    wanted = sizes.format_binary(sum(each.wanted for each in totals.values()))
     return f"{wanted} are wanted, more than memory holds: {budget.bound}"
 
 
 def reason(
-    sums: Mapping[str, Sum],
+    totals: Mapping[str, TargetTotals],
     budget: Budget,
     doing: str,
     idle: float,
@@ -48,22 +48,22 @@ def reason(
         complete: whether all is resident.
         looked: whether all has been looked at once.
     """
-    for name, each in sums.items():
+    for name, each in totals.items():
         if each.problems:
             more = f" (and {len(each.problems) - 1} more)" if len(each.problems) > 1 else ""
             return f"{name}: {each.problems[0]}{more}"
-    cause = limited(sums, budget) or kept
+    cause = limited(totals, budget) or kept
     if cause:
         return cause
-    planned = sum(each.wanted - each.over_budget for each in sums.values())
-    resident = sum(each.resident for each in sums.values())
-    unknown = sum(each.unknown for each in sums.values())
-    blind = f"; of {sizes.said(unknown)} the kernel does not tell this user" if unknown else ""
-    far = f"{sizes.said(resident)} of {sizes.said(planned)} are resident{blind}"
+    planned = sum(each.wanted - each.over_budget for each in totals.values())
+    resident = sum(each.resident for each in totals.values())
+    unknown = sum(each.unknown for each in totals.values())
+    blind = f"; of {sizes.format_binary(unknown)} the kernel does not tell this user" if unknown else ""
+    far = f"{sizes.format_binary(resident)} of {sizes.format_binary(planned)} are resident{blind}"
     if not looked:
         far = "nothing has been looked at yet"
     if complete:
-        within = f" within {budget.bound}" if any(each.over_budget for each in sums.values()) else ""
+        within = f" within {budget.bound}" if any(each.over_budget for each in totals.values()) else ""
         return f"warm{within}: {far}"
     if holding:
         others = "memory" if holding == "memory" else "storage"

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..pagecache.residency import EXACT, resident_part
-from .rate_limit import Pace, step_back
-from .tracker import File, Ledger
+from .rate_limit import RateLimiter, lower_priority
+from .tracker import TrackedFile, Tracker
 
 READERS = 4
 
@@ -22,21 +22,21 @@ _COUNTED = 16 << 20
 #: Bytes that the kernel's readahead may be ahead of what is read, on volumes that ask for much.
 _READAHEAD = 16 << 20
 
-Job = tuple[str, File]
+Job = tuple[str, TrackedFile]
 
 
 class Reading:
     """Reads files with several threads.
 
     Args:
-        ledger: gets what was read.
-        pace: lets readers read.
+        tracker: gets what was read.
+        rate: lets readers read.
         stop: ends all reading when set, after the block that is being read.
     """
 
-    def __init__(self, ledger: Ledger, pace: Pace, stop: threading.Event) -> None:
-        self._ledger = ledger
-        self._pace = pace
+    def __init__(self, tracker: Tracker, rate_limiter: RateLimiter, stop: threading.Event) -> None:
+        self._tracker = tracker
+        self._rate_limiter = rate_limiter
         self._stop = stop
         self._given_up = threading.Event()
 
@@ -66,8 +66,8 @@ class Reading:
             reader.join(max(0.0, patience - time.monotonic()))
 
     def _drain(self, spans: _Shared) -> None:
-        step_back()
-        buffer = bytearray(self._pace.block)
+        lower_priority()
+        buffer = bytearray(self._rate_limiter.block)
         while not self._ended:
             span = spans.next()
             if span is None:
@@ -76,13 +76,13 @@ class Reading:
             try:
                 self._read(target, file, begin, end, buffer)
             except OSError as error:
-                self._ledger.failed(file, error.strerror)
+                self._tracker.failed(file, error.strerror)
 
     @property
     def _ended(self) -> bool:
         return self._stop.is_set() or self._given_up.is_set()
 
-    def _read(self, target: str, file: File, begin: int, end: int, buffer: bytearray) -> None:
+    def _read(self, target: str, file: TrackedFile, begin: int, end: int, buffer: bytearray) -> None:
         """Read the blocks of a span that are not resident; of a file that the kernel tells nothing of, all."""
         descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
         view = memoryview(buffer)
@@ -100,23 +100,23 @@ class Reading:
                 told = file.parts and (begin >= end or begin % _COUNTED == 0)
                 there = resident_part(descriptor, first, end - first) if told else None
                 if there is not None:
-                    self._ledger.recount(file, first // SPAN, there)
+                    self._tracker.recount(file, first // SPAN, there)
         finally:
             os.close(descriptor)
 
-    def _block(self, target: str, file: File, descriptor: int, begin: int, view: memoryview) -> int:
+    def _block(self, target: str, file: TrackedFile, descriptor: int, begin: int, view: memoryview) -> int:
         """Read one block when it may be read, and return its bytes; 0 says to stop."""
-        self._ledger.current = file.path
+        self._tracker.current = file.path
         if file.share < file.size and file.share - begin <= _READAHEAD:  # none beyond the budget
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-        with self._pace.turn(len(view)) as go:
+        with self._rate_limiter.acquire(len(view)) as go:
             if not go:
                 return 0
             count = os.preadv(descriptor, [view], begin)
         if count:
-            self._ledger.has_read(target, file, count)
+            self._tracker.add_read(target, file, count)
         else:
-            self._ledger.failed(file, "it got shorter while it was read")
+            self._tracker.failed(file, "it got shorter while it was read")
         return count
 
 
@@ -132,7 +132,7 @@ def _whole_blocks(descriptor: int, begin: int, end: int, block: int) -> set[int]
     }
 
 
-def _count_spans(file: File) -> None:
+def _count_spans(file: TrackedFile) -> None:
     """Note how much of each span of a file is resident, where that is known exactly and there are several."""
     file.parts = [file.resident] if file.known == EXACT else []
     if file.parts and file.share > SPAN:
@@ -148,7 +148,7 @@ def _count_spans(file: File) -> None:
             os.close(descriptor)
 
 
-def _spans(jobs: Iterable[Job]) -> Iterator[tuple[str, File, int, int]]:
+def _spans(jobs: Iterable[Job]) -> Iterator[tuple[str, TrackedFile, int, int]]:
     for target, file in jobs:
         for begin in range(0, file.share, SPAN):
             yield target, file, begin, min(begin + SPAN, file.share)
@@ -157,11 +157,11 @@ def _spans(jobs: Iterable[Job]) -> Iterator[tuple[str, File, int, int]]:
 class _Shared:
     """An iterator that several threads take from."""
 
-    def __init__(self, items: Iterator[tuple[str, File, int, int]]) -> None:
+    def __init__(self, items: Iterator[tuple[str, TrackedFile, int, int]]) -> None:
         self._items = items
         self._lock = threading.Lock()
 
-    def next(self) -> tuple[str, File, int, int] | None:
+    def next(self) -> tuple[str, TrackedFile, int, int] | None:
         """Return the next item, ``None`` at the end."""
         with self._lock:
             return next(self._items, None)

@@ -48,7 +48,7 @@ def power(exponent: str | None) -> Fraction:
     return Fraction(10) ** int(exponent) if exponent else Fraction(1)
 
 
-def said(size: float) -> str:
+def format_binary(size: float) -> str:
     """Return bytes as a person reads them, in the binary units of memory limits."""
     number = float(size)
     for unit in ("B", "KiB", "MiB", "GiB"):

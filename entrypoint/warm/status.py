@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .budget import Budget
-from .tracker import Sum
+from .tracker import TargetTotals
 
 
 @dataclass(frozen=True)
-class State:
+class WarmStatus:
     """What is so at one moment.
 
     Attributes:
@@ -35,7 +35,7 @@ class State:
     complete: bool
     ready: bool
     reason: str
-    targets: Mapping[str, Sum]
+    targets: Mapping[str, TargetTotals]
     budget: Budget
     limited: str
     locked: int

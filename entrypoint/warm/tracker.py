@@ -18,7 +18,7 @@ SLACK = 100
 
 
 @dataclass
-class File:
+class TrackedFile:
     """A file of a target.
 
     Attributes:
@@ -70,7 +70,7 @@ class Target:
         warm_after: seconds from the start until all was resident for the first time, ``None`` before.
     """
 
-    files: list[File] = field(default_factory=list)
+    files: list[TrackedFile] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     declined: str = ""
     read_bytes: int = 0
@@ -81,7 +81,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Sum:
+class TargetTotals:
     """A target at one moment, in bytes: ``wanted`` is ``resident + unknown + missing + over_budget``.
 
     Attributes:
@@ -123,7 +123,7 @@ class Sum:
         return not self.problems and self.missing + self.unread <= planned // SLACK
 
 
-class Ledger:
+class Tracker:
     """The account.
 
     Args:
@@ -143,7 +143,7 @@ class Ledger:
         """The targets, in the order in which they are warmed."""
         return list(self._targets)
 
-    def settle(self, name: str, files: Sequence[tuple[str, int]], problems: Iterable[str], declined: str) -> None:
+    def set_files(self, name: str, files: Sequence[tuple[str, int]], problems: Iterable[str], declined: str) -> None:
         """Say which files a target has now, keeping what is known of those that it had before.
 
         Args:
@@ -155,14 +155,14 @@ class Ledger:
         with self.lock:
             target = self._targets[name]
             before = {(file.path, file.size): file for file in target.files}
-            target.files = [before.get((path, size)) or File(path, size) for path, size in files]
+            target.files = [before.get((path, size)) or TrackedFile(path, size) for path, size in files]
             target.problems, target.declined = list(problems), declined
 
-    def files(self, name: str) -> list[File]:
+    def files(self, name: str) -> list[TrackedFile]:
         """Return a target's files."""
         return self._targets[name].files
 
-    def allot(self, budget: int) -> int:
+    def set_budget(self, budget: int) -> int:
         """Share a budget out, in order, and return how many bytes of it are wanted."""
         with self.lock:
             left = budget
@@ -175,7 +175,7 @@ class Ledger:
                     file.share, file.resident = share, min(file.resident, share)
             return budget - left
 
-    def looked(self, name: str, file: File, resident: int, known: str) -> int:
+    def looked(self, name: str, file: TrackedFile, resident: int, known: str) -> int:
         """Note what was seen of a file, and return how many bytes of it are gone since it was warm."""
         with self.lock:
             self.moved = time.monotonic()
@@ -192,7 +192,7 @@ class Ledger:
             target.owed = target.owed or gone > 0
             return gone
 
-    def has_read(self, name: str, file: File, count: int) -> None:
+    def add_read(self, name: str, file: TrackedFile, count: int) -> None:
         """Note that a part of a file was read: ``count`` bytes.
 
         The first after an eviction is one rewarming: who sees the target warm again has to see that counted, too.
@@ -210,24 +210,24 @@ class Ledger:
             elif file.known == UNKNOWN and file.read >= file.share:
                 file.warmed = True
 
-    def recount(self, file: File, span: int, resident: int) -> None:
+    def recount(self, file: TrackedFile, span: int, resident: int) -> None:
         """Note how much of a span of a file is resident, by reading or by the kernel's readahead."""
         with self.lock:
             file.parts[span] = resident
             file.resident = min(file.share, sum(file.parts))
 
-    def failed(self, file: File, reason: str | None, *, unreadable: bool = False) -> None:
+    def failed(self, file: TrackedFile, reason: str | None, *, unreadable: bool = False) -> None:
         """Note that a file cannot be warmed, and why; and whether it could not even be looked at."""
         with self.lock:
             file.problem, file.unreadable = f"{file.path}: {reason}", file.unreadable or unreadable
 
-    def sums(self) -> Mapping[str, Sum]:
+    def totals(self) -> Mapping[str, TargetTotals]:
         """Return all targets as they are at one moment; of those that are warm for the first time, when that was."""
         with self.lock:
             for target in self._targets.values():
-                if target.warm_after is None and target.files and self._sum(target).warm:
+                if target.warm_after is None and target.files and self._total(target).warm:
                     target.warm_after = time.monotonic() - self.began
-            return {name: self._sum(target) for name, target in self._targets.items()}
+            return {name: self._total(target) for name, target in self._targets.items()}
 
     def rate(self) -> float:
         """Return the bytes per second that were read in the last seconds."""
@@ -241,7 +241,7 @@ class Ledger:
             return self._rate
 
     @staticmethod
-    def _sum(target: Target) -> Sum:
+    def _total(target: Target) -> TargetTotals:
         known = [file for file in target.files if file.known != UNKNOWN]
         blind = [file for file in target.files if file.known == UNKNOWN]
         wanted = sum(file.size for file in target.files)
@@ -249,7 +249,7 @@ class Ledger:
         unknown = sum(file.share for file in blind)
         resident = sum(file.resident for file in known)
         own = (file.problem for file in target.files if file.problem)
-        return Sum(
+        return TargetTotals(
             files=len(target.files),
             wanted=wanted,
             over_budget=wanted - planned,

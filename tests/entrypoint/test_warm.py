@@ -14,7 +14,7 @@ from warmimage.entrypoint.pagecache.residency import EXACT, SAMPLED, UNKNOWN
 from warmimage.entrypoint.pagecache.syscalls import resident_bytes
 from warmimage.entrypoint.warm import readiness
 from warmimage.entrypoint.warm.budget import Budget, budget
-from warmimage.entrypoint.warm.tracker import Ledger
+from warmimage.entrypoint.warm.tracker import Tracker
 
 from tests.support.page_cache import LOST, resident, undisturbed
 
@@ -68,25 +68,25 @@ def test_what_is_missing_for_http_is_named(image: Image) -> None:
 
 
 def test_who_sees_a_target_warm_again_sees_that_it_was_rewarmed() -> None:
-    ledger = Ledger(["weights"])
-    ledger.settle("weights", [("/one", MIB), ("/two", MIB)], [], "")
-    ledger.allot(1 << 40)
-    one, two = ledger.files("weights")
+    tracker = Tracker(["weights"])
+    tracker.set_files("weights", [("/one", MIB), ("/two", MIB)], [], "")
+    tracker.set_budget(1 << 40)
+    one, two = tracker.files("weights")
 
     def seen() -> tuple[bool, int]:
-        found = ledger.sums()["weights"]
+        found = tracker.totals()["weights"]
         return found.warm, found.rewarms
 
     for file in (one, two):
-        ledger.looked("weights", file, MIB, SAMPLED)
-        ledger.has_read("weights", file, MIB)
-        ledger.looked("weights", file, MIB, SAMPLED)
+        tracker.looked("weights", file, MIB, SAMPLED)
+        tracker.add_read("weights", file, MIB)
+        tracker.looked("weights", file, MIB, SAMPLED)
     assert seen() == (True, 0), "that was the first time"
     for file in (one, two):
-        ledger.looked("weights", file, 0, SAMPLED)
+        tracker.looked("weights", file, 0, SAMPLED)
     assert seen() == (False, 0)
     for file in (one, two):
-        ledger.has_read("weights", file, MIB)
+        tracker.add_read("weights", file, MIB)
     assert seen() == (True, 1), "both were evicted, and read again, in one"
 
 
@@ -151,12 +151,12 @@ def test_a_memory_limit_that_is_too_small_is_named() -> None:
     assert budget(20 * MIB, 0, [host, limit]) == Budget(20 * MIB, True, "the budget of 20.0 MiB")
     assert budget(60 * MIB, 0, [host, limit]) == found, "what is allowed beyond the limit is not to be had"
     assert budget(None, 50 * MIB, [host]).size == 135 * MIB, "what we pin is ours"
-    ledger = Ledger(["weights"])
-    ledger.settle("weights", [("/model/a", 60 * MIB)], [], "")
-    ledger.allot(found.size)
-    sums = ledger.sums()
-    assert not readiness.complete(sums, found)
-    said = readiness.reason(sums, found, "", 0, "", "", complete=False, looked=True)
+    tracker = Tracker(["weights"])
+    tracker.set_files("weights", [("/model/a", 60 * MIB)], [], "")
+    tracker.set_budget(found.size)
+    totals = tracker.totals()
+    assert not readiness.complete(totals, found)
+    said = readiness.reason(totals, found, "", 0, "", "", complete=False, looked=True)
     assert said == f"60.0 MiB are wanted, more than memory holds: {found.bound}"
 
 
@@ -214,24 +214,24 @@ def test_everything_is_dropped_where_that_is_asked_for(tmp_path: Path) -> None:
 def test_every_state_adds_up(tmp_path: Path) -> None:
     """Whatever happens to files in whatever order: wanted is resident, unknown, missing and beyond the budget."""
     dice = random.Random(1)  # noqa: S311 - the same every time
-    ledger = Ledger(["a", "b"])
+    tracker = Tracker(["a", "b"])
     for _ in range(400):
         name = dice.choice("ab")
         match dice.randrange(4):
             case 0:
                 listed = [(f"/{number}", dice.randrange(5) * MIB) for number in range(dice.randrange(6))]
-                ledger.settle(name, listed, [], "")
+                tracker.set_files(name, listed, [], "")
             case 1:
-                ledger.allot(dice.randrange(20) * MIB)
+                tracker.set_budget(dice.randrange(20) * MIB)
             case 2:
-                for file in ledger.files(name):
-                    ledger.looked(name, file, dice.randint(0, file.share), dice.choice((EXACT, SAMPLED, UNKNOWN)))
+                for file in tracker.files(name):
+                    tracker.looked(name, file, dice.randint(0, file.share), dice.choice((EXACT, SAMPLED, UNKNOWN)))
             case 3:
-                for file in ledger.files(name):
-                    ledger.has_read(name, file, MIB)
+                for file in tracker.files(name):
+                    tracker.add_read(name, file, MIB)
                     file.parts = [0]
-                    ledger.recount(file, 0, dice.randint(0, file.share))
-        for each in ledger.sums().values():
+                    tracker.recount(file, 0, dice.randint(0, file.share))
+        for each in tracker.totals().values():
             assert each.wanted == each.resident + each.unknown + each.missing + each.over_budget
             assert min(each.resident, each.unknown, each.missing, each.over_budget) >= 0
             assert each.sampled <= each.resident
@@ -254,15 +254,15 @@ def test_of_the_files_of_others_samples_are_taken_and_said_to_be_samples(
         return int(done.stdout.split()[0]), done.stdout.split()[1]
 
     assert asked() == (0, SAMPLED)
-    ledger = Ledger(["weights"])
-    ledger.settle("weights", [(str(path), 20 * MIB), ("/small", MIB)], [], "")
-    ledger.allot(1 << 40)
-    for file in ledger.files("weights"):
-        ledger.looked("weights", file, file.size, SAMPLED)
-    assert ledger.sums()["weights"].missing == MIB, "a few samples say little of a file that is mapped in part"
-    small = ledger.files("weights")[1]
-    ledger.has_read("weights", small, MIB)
-    ledger.looked("weights", small, MIB, SAMPLED)
-    assert ledger.sums()["weights"].missing == 0, "it has been read once"
+    tracker = Tracker(["weights"])
+    tracker.set_files("weights", [(str(path), 20 * MIB), ("/small", MIB)], [], "")
+    tracker.set_budget(1 << 40)
+    for file in tracker.files("weights"):
+        tracker.looked("weights", file, file.size, SAMPLED)
+    assert tracker.totals()["weights"].missing == MIB, "a few samples say little of a file that is mapped in part"
+    small = tracker.files("weights")[1]
+    tracker.add_read("weights", small, MIB)
+    tracker.looked("weights", small, MIB, SAMPLED)
+    assert tracker.totals()["weights"].missing == 0, "it has been read once"
     path.read_bytes()
     assert asked() == (20 * MIB, SAMPLED)

@@ -1,4 +1,4 @@
-"""The HTTP face of ``warm``: what probes, scrapes and people are told, and how the process ends."""
+"""The HTTP API of ``warm``: what probes, scrapes and people are told, and how the process ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .warming import MIB, Sidecar, events, model, sidecar, wait_for
 pytestmark = [
     pytest.mark.timeout(180),
     pytest.mark.skipif(
-        any(importlib.util.find_spec(name) is None for name in PACKAGES), reason="needs the packages of the HTTP face"
+        any(importlib.util.find_spec(name) is None for name in PACKAGES), reason="needs the packages of the HTTP API"
     ),
 ]
 

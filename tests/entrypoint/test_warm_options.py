@@ -112,4 +112,4 @@ def test_no_amount_is_refused(text: str) -> None:
     [(0, "0 B"), (1023, "1023 B"), (1 << 20, "1.0 MiB"), (3 << 40, "3.0 TiB"), (1 << 60, "1048576.0 TiB")],
 )
 def test_amounts_are_said_in_the_units_of_limits(size: int, said: str) -> None:
-    assert sizes.said(size) == said
+    assert sizes.format_binary(size) == said

@@ -25,9 +25,9 @@ from warmimage.entrypoint.warm.backoff import BackOff, Pause
 from warmimage.entrypoint.warm.node_label import Label
 from warmimage.entrypoint.warm.pins import Pins
 from warmimage.entrypoint.warm.pressure import Pressure, stalled
-from warmimage.entrypoint.warm.rate_limit import Pace
+from warmimage.entrypoint.warm.rate_limit import RateLimiter
 from warmimage.entrypoint.warm.targets import Places
-from warmimage.entrypoint.warm.tracker import File
+from warmimage.entrypoint.warm.tracker import TrackedFile
 
 from tests.support.page_cache import undisturbed
 
@@ -36,7 +36,7 @@ from .warming import MIB, events, model, wait_for, warming
 pytestmark = pytest.mark.timeout(180)
 
 
-# -- pressure and pace
+# -- pressure and rate
 
 
 def test_pressure_is_read_as_the_kernel_writes_it() -> None:
@@ -76,8 +76,8 @@ def test_readers_are_held_while_others_wait(monkeypatch: pytest.MonkeyPatch, pre
     monkeypatch.setattr(backoff, "FIRST", 0.05)
     waits = {"memory": Waiting(0), "io": Waiting(0)}
     stop, pauses = threading.Event(), list[Pause]()
-    pace = Pace(None, stop)
-    made = BackOff(pace, stop, pauses.append, {name: Pressure(name, each.read) for name, each in waits.items()})
+    rate_limiter = RateLimiter(None, stop)
+    made = BackOff(rate_limiter, stop, pauses.append, {name: Pressure(name, each.read) for name, each in waits.items()})
     time.sleep(0.01)
     made.step()
     assert pauses == []
@@ -91,7 +91,7 @@ def test_readers_are_held_while_others_wait(monkeypatch: pytest.MonkeyPatch, pre
     turns: list[bool] = []
 
     def take_turn() -> None:
-        with pace.turn(1) as go:
+        with rate_limiter.acquire(1) as go:
             turns.append(go)
 
     reader = threading.Thread(target=take_turn)
@@ -109,14 +109,14 @@ def test_readers_are_held_while_others_wait(monkeypatch: pytest.MonkeyPatch, pre
 
 def test_a_stop_ends_every_wait() -> None:
     stop = threading.Event()
-    pace = Pace(1, stop)
-    with pace.turn(1 << 40) as go:
+    rate_limiter = RateLimiter(1, stop)
+    with rate_limiter.acquire(1 << 40) as go:
         assert go
-    pace.hold(0)
+    rate_limiter.pause(0)
     ended: list[bool] = []
 
     def wait() -> None:
-        with pace.turn(1) as go:
+        with rate_limiter.acquire(1) as go:
             ended.append(go)
 
     reader = threading.Thread(target=wait)
@@ -128,10 +128,10 @@ def test_a_stop_ends_every_wait() -> None:
 
 def test_a_low_rate_is_read_in_small_blocks() -> None:
     stop = threading.Event()
-    assert Pace(None, stop).block == 4 * MIB
-    assert Pace(1 << 40, stop).block == 4 * MIB
-    assert Pace(4 * MIB, stop).block == MIB
-    assert Pace(1, stop).block == 64 << 10
+    assert RateLimiter(None, stop).block == 4 * MIB
+    assert RateLimiter(1 << 40, stop).block == 4 * MIB
+    assert RateLimiter(4 * MIB, stop).block == MIB
+    assert RateLimiter(1, stop).block == 64 << 10
 
 
 # -- pins
@@ -149,14 +149,14 @@ def test_what_is_pinned_cannot_be_evicted(tmp_path: Path) -> None:
     (path,) = model(tmp_path / "model", 4 * MIB)
     before = locked_bytes()
     pins = Pins()
-    file = File(str(path), 4 * MIB, share=4 * MIB)
+    file = TrackedFile(str(path), 4 * MIB, share=4 * MIB)
     pins.keep([file])
     assert (pins.size, pins.refused, locked_bytes() - before) == (4 * MIB, "", 4 * MIB)
     pins.keep([file])
     assert locked_bytes() - before == 4 * MIB, "not a second time"
     path.unlink()
     path.write_bytes(b"another")
-    pins.keep([File(str(path), 7, share=7)])
+    pins.keep([TrackedFile(str(path), 7, share=7)])
     assert (pins.size, locked_bytes() - before) == (7, 4096), "the file that has taken its place"
     pins.keep([])
     assert (pins.size, locked_bytes()) == (0, before)
@@ -166,8 +166,9 @@ def test_a_limit_on_locked_memory_is_said_and_costs_nothing_else(tmp_path: Path)
     (path,) = model(tmp_path / "model", 4 * MIB)
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))\n"
-        "from warmimage.entrypoint.warm.pins import Pins\nfrom warmimage.entrypoint.warm.tracker import File\n"
-        f"pins = Pins(); pins.keep([File({str(path)!r}, {4 * MIB}, share={4 * MIB})]); print(pins.size, pins.refused)"
+        "from warmimage.entrypoint.warm.pins import Pins\nfrom warmimage.entrypoint.warm.tracker import TrackedFile\n"
+        f"pins = Pins(); pins.keep([TrackedFile({str(path)!r}, {4 * MIB}, share={4 * MIB})])\n"
+        "print(pins.size, pins.refused)"
     )
     setpriv = ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-all", "--reuid=65534", "--clear-groups"]
     for folder in (path, *path.parents):

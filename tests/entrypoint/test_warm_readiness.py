@@ -20,7 +20,7 @@ from warmimage.entrypoint.warm.options import Options
 from warmimage.entrypoint.warm.pins import Pins
 from warmimage.entrypoint.warm.reading import Reading
 from warmimage.entrypoint.warm.targets import Found, Places
-from warmimage.entrypoint.warm.tracker import File, Ledger
+from warmimage.entrypoint.warm.tracker import TrackedFile, Tracker
 
 from tests.support.page_cache import undisturbed
 
@@ -84,16 +84,16 @@ def test_files_are_found_and_given_their_share_at_once(tmp_path: Path, monkeypat
     """In between, a new file would want nothing."""
     model(tmp_path / "model", MIB)
     seen: list[bool] = []
-    allot = Ledger.allot
+    set_budget = Tracker.set_budget
 
-    def slow(ledger: Ledger, size: int) -> int:
-        asking = threading.Thread(target=ledger.sums)
+    def slow(tracker: Tracker, size: int) -> int:
+        asking = threading.Thread(target=tracker.totals)
         asking.start()
         asking.join(0.1)
         seen.append(asking.is_alive())
-        return allot(ledger, size)
+        return set_budget(tracker, size)
 
-    monkeypatch.setattr(Ledger, "allot", slow)
+    monkeypatch.setattr(Tracker, "set_budget", slow)
     with warming(tmp_path, [tmp_path / "model"]) as (warmer, _):
         wait_for(lambda: warmer.state().complete)
     assert seen
@@ -101,21 +101,21 @@ def test_files_are_found_and_given_their_share_at_once(tmp_path: Path, monkeypat
 
 
 def test_an_error_of_reading_stays_until_the_file_is_resident() -> None:
-    ledger = Ledger(["weights"])
+    tracker = Tracker(["weights"])
     listed = [("/a", 100 * MIB), ("/b", 1000)]
     for number in range(2):
-        ledger.settle("weights", listed, [], "")
-        ledger.allot(1 << 40)
-        first, second = ledger.files("weights")
-        ledger.looked("weights", first, first.size, EXACT)
+        tracker.set_files("weights", listed, [], "")
+        tracker.set_budget(1 << 40)
+        first, second = tracker.files("weights")
+        tracker.looked("weights", first, first.size, EXACT)
         if number == 0:
-            ledger.looked("weights", second, 0, EXACT)
-            ledger.failed(second, "Input/output error")
-        ledger.looked("weights", second, 0, EXACT)
-        (found,) = ledger.sums().values()
+            tracker.looked("weights", second, 0, EXACT)
+            tracker.failed(second, "Input/output error")
+        tracker.looked("weights", second, 0, EXACT)
+        (found,) = tracker.totals().values()
         assert (found.problems, found.warm) == (("/b: Input/output error",), False)
-    ledger.looked("weights", second, 1000, EXACT)
-    assert ledger.sums()["weights"].warm
+    tracker.looked("weights", second, 1000, EXACT)
+    assert tracker.totals()["weights"].warm
 
 
 def test_a_file_that_another_user_may_not_read_is_named(tmp_path: Path, unprivileged: tuple[str, ...]) -> None:
@@ -206,7 +206,7 @@ def test_nothing_is_pinned_where_memory_has_become_less(tmp_path: Path, monkeypa
 
 def test_pinning_ends_when_it_is_told_to(tmp_path: Path) -> None:
     paths = model(tmp_path / "model", MIB, MIB)
-    files = [File(str(path), MIB, share=MIB) for path in paths]
+    files = [TrackedFile(str(path), MIB, share=MIB) for path in paths]
     answers = iter([True, False])
     pins = Pins()
     pins.keep(files, lambda: next(answers))

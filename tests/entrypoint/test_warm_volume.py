@@ -34,7 +34,7 @@ def test_a_volume_that_hangs_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
             wait_for(lambda: warmer.state().complete)
 
 
-@pytest.mark.skipif(any(importlib.util.find_spec(name) is None for name in PACKAGES), reason="needs the HTTP face")
+@pytest.mark.skipif(any(importlib.util.find_spec(name) is None for name in PACKAGES), reason="needs the HTTP API")
 def test_a_hung_volume_keeps_nobody_from_asking_or_stopping(tmp_path: Path) -> None:
     model(tmp_path / "model", 4 * MIB)
     with mounted(tmp_path / "model", tmp_path / "mount") as volume:

@@ -76,7 +76,7 @@ def warming(
 
 @dataclass(frozen=True)
 class Sidecar:
-    """A process that warms, with its HTTP face."""
+    """A process that warms, with its HTTP API."""
 
     process: subprocess.Popen[bytes]
     port: int
