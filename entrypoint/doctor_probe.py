@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from .kernel import proc
 from .pagecache import syscalls
 
 #: What a measurement of a disk reads at most.
@@ -75,8 +76,7 @@ def _reason(error: Exception) -> str:
 
 def privileges() -> dict[str, Any]:
     """Return the user's id and the seccomp mode: 0 for none, 2 for a filter."""
-    rows = dict(row.split(":", 1) for row in _text("/proc/self/status").splitlines())
-    return {"uid": os.getuid(), "seccomp": int(rows.get("Seccomp", "0"))}
+    return {"uid": os.getuid(), "seccomp": int(proc.status("self").get("Seccomp", "0"))}
 
 
 def kernel() -> dict[str, Any]:

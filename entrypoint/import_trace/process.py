@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from ..kernel import proc
 from ..timeline import Timeline
 from .hook import ImportTrace
 
@@ -41,8 +42,7 @@ class NamedTimeline(Timeline):
         if name != "MainProcess":
             return str(name)
         try:
-            with open("/proc/self/comm", encoding="utf-8", errors="replace") as file:
-                return file.read().rstrip("\n")
+            return proc.comm()
         except OSError:
             return "python"
 

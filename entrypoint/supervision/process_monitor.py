@@ -10,6 +10,7 @@ import os
 import time
 from dataclasses import dataclass
 
+from ..kernel import proc
 from ..timeline import Timeline, say
 
 #: Seconds between two looks.
@@ -162,21 +163,18 @@ class _Stat:
 def _stat(pid: int) -> _Stat | None:
     """Return what the kernel says of a process, nothing of one that has ended."""
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            text = file.read()
+        name, fields = proc.stat(pid)
     except OSError:
         return None  # it has ended since the listing, or is hidden from this user
-    name, _, rest = text.partition(b"(")[2].rpartition(b")")
-    words = rest.split()
-    if words[0] in b"ZX":
+    if fields[0] in b"ZX":
         return None
     return _Stat(
-        name.decode(errors="replace"),
-        int(words[1]),
-        (int(words[11]) + int(words[12])) / _TICK,
-        (int(words[13]) + int(words[14])) / _TICK,
-        int(words[19]) / _TICK,
-        int(words[21]) * _PAGE,
+        name,
+        int(fields[1]),
+        (int(fields[11]) + int(fields[12])) / _TICK,
+        (int(fields[13]) + int(fields[14])) / _TICK,
+        int(fields[19]) / _TICK,
+        int(fields[21]) * _PAGE,
     )
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..kernel import proc
 from ..timeline import Timeline, say
 from .process_monitor import Processes
 from .readiness import ReadinessProbe
@@ -191,11 +192,7 @@ class Supervisor:
 
     def _adopted(self) -> list[int]:
         """Return the children of this process that it did not start as helpers."""
-        try:
-            with open("/proc/thread-self/children", encoding="ascii") as file:
-                return [pid for pid in map(int, file.read().split()) if pid not in self._helpers]
-        except OSError:
-            return []  # a kernel without this list: the next tier finds out by itself
+        return [pid for pid in proc.children() if pid not in self._helpers]
 
     @property
     def stop_requested(self) -> int:

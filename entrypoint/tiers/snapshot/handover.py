@@ -7,6 +7,8 @@ import mmap
 import struct
 from dataclasses import dataclass
 
+from ...kernel import proc
+
 #: The restorer's own range, which is unmapped once everything of it has been read (``native/format.h``).
 OWN_START, OWN_END = 0x100000000000, 0x100100000000
 
@@ -72,8 +74,7 @@ def show_environment(variables: dict[bytes, bytes]) -> mmap.mmap:
     room = mmap.mmap(-1, len(text), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     room.write(text)
     start = ctypes.addressof(ctypes.c_char.from_buffer(room))
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()  # from field 3 on
+    _, fields = proc.stat()  # from field 3 on
     libc = ctypes.CDLL(None, use_errno=True)
     libc.sbrk.restype, libc.sbrk.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
     before, after = (

@@ -13,6 +13,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ...kernel import proc
+
 PAGE = 4096
 
 MAGIC = 0x31304547414D4957
@@ -399,8 +401,7 @@ class MemoryFile:
 
     def _memory_map(self) -> list[int]:
         """Return ``struct memory_map``: where code, data, heap, stack, arguments and environment are."""
-        with open(f"/proc/{self._pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()  # from field 3 on
+        _, fields = proc.stat(self._pid)  # from field 3 on
         heap = [mapping for mapping in mappings(self._pid) if mapping.path == "[heap]"]
         values = [int(fields[number - 3]) if number else 0 for number in _STAT_FIELDS]
         values[5] = heap[-1].end if heap else values[4]

@@ -10,6 +10,7 @@ import os
 import select
 from collections.abc import Mapping
 
+from ...kernel import proc
 from ..zygote import fd_passing
 from .memory_file import NotCaptured
 
@@ -22,12 +23,7 @@ def find() -> dict[int, str]:
     Raises:
         NotCaptured: another process could not be given one; the message names it.
     """
-    found = {}
-    for number in map(int, os.listdir("/proc/self/fd")):
-        try:
-            found[number] = os.readlink(f"/proc/self/fd/{number}")
-        except FileNotFoundError:
-            continue  # the listing's own
+    found = proc.fd_targets()
     targets = list(found.values())
     for number, target in sorted(found.items()):
         has_both_ends = target.startswith(_PIPE) and targets.count(target) == 2

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 from collections.abc import Callable
+
+from ...kernel import proc
 
 #: How /proc/net/tcp and its kin write the state of a listening socket.
 _LISTENING = "0A"
@@ -23,17 +26,16 @@ def native_threads() -> list[str]:
     for task in os.listdir("/proc/self/task"):
         if int(task) in known:
             continue
-        try:
-            with open(f"/proc/self/task/{task}/comm", encoding="utf-8", errors="replace") as file:
-                found.append(file.read().strip())
-        except OSError:
-            continue  # it has just ended
+        with contextlib.suppress(OSError):  # it has just ended
+            found.append(proc.comm(f"self/task/{task}"))
     return found
 
 
 def accelerator_files() -> list[str]:
     """Return the accelerator devices that are open: a sign of a context, which no fork can use."""
-    return [target for target in _open_files() if target.startswith(("/dev/nvidia", "/dev/kfd", "/dev/dri/"))]
+    return [
+        target for target in proc.fd_targets().values() if target.startswith(("/dev/nvidia", "/dev/kfd", "/dev/dri/"))
+    ]
 
 
 def cuda_contexts() -> list[str]:
@@ -45,7 +47,7 @@ def cuda_contexts() -> list[str]:
 
 def listening_sockets() -> list[str]:
     """Return the sockets that this process listens on."""
-    mine = {target for target in _open_files() if target.startswith("socket:[")}
+    mine = {target for target in proc.fd_targets().values() if target.startswith("socket:[")}
     found = []
     for table in ("tcp", "tcp6"):
         try:
@@ -59,21 +61,7 @@ def listening_sockets() -> list[str]:
 
 def children() -> list[str]:
     """Return the processes that this one has started."""
-    try:
-        with open("/proc/thread-self/children", encoding="ascii") as file:
-            return file.read().split()
-    except OSError:
-        return []  # a kernel without this list
-
-
-def _open_files() -> list[str]:
-    found = []
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{number}"))
-        except OSError:
-            continue  # the listing's own
-    return found
+    return list(map(str, proc.children()))
 
 
 #: What must not be there -> how to find it.
@@ -124,4 +112,4 @@ class ForkSafety:
 
 def _footprint() -> tuple[int, int, int]:
     """Return numbers of which one changes when a thread, an open file or a child comes."""
-    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd")), len(children())
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd")), len(proc.children())

@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...kernel import proc
 from . import fd_passing
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37
@@ -147,15 +148,12 @@ class ForkServer:
 
     def _reap_strays(self) -> None:
         """Wait for fork servers whose parent has ended just now: they became this process's children, not PID 1's."""
-        try:
-            with open(f"/proc/self/task/{self._owner}/children", encoding="ascii") as file:
-                children = {int(word) for word in file.read().split()}
-        except OSError:
-            return  # a kernel without this list
-        for pid in children - self._children - {self.pid}:
+        for pid in set(proc.children(f"self/task/{self._owner}")) - self._children - {self.pid}:
             deadline = time.monotonic() + 0.05  # it has been killed already
             with contextlib.suppress(OSError):
-                while _name(pid) == _NAME and os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+                while (
+                    proc.comm(str(pid)) == _NAME and os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline
+                ):
                     time.sleep(0.001)
 
 
@@ -189,8 +187,8 @@ def start_fork_server(fork_request: ForkRequest | None, inherited: Iterable[int]
             os._exit(0)  # it ended before it could be told of
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # from a terminal, no traceback
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an import may have ignored it, and so our own children
-        with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:
-            file.write(_NAME)
+        with contextlib.suppress(OSError):
+            proc.set_comm(_NAME)
         channel = socket.socket(fileno=its)
         channel.settimeout(None)  # whatever an import has made the default
         return _answer(channel)
@@ -253,11 +251,6 @@ def fork() -> int:
 def _identity(descriptor: int) -> tuple[int, int]:
     found = os.fstat(descriptor)
     return found.st_dev, found.st_ino
-
-
-def _name(pid: int) -> str:
-    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-        return file.read().strip()
 
 
 def _prctl(option: int, value: int) -> None:

@@ -13,6 +13,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from ...kernel import proc
+
 #: Number and name of each limit; the module has two names for one of them.
 _LIMITS = dict(sorted((number, name) for name, number in vars(resource).items() if name.startswith("RLIMIT_")))
 _OUT_OF_MEMORY = "/proc/self/oom_score_adj"
@@ -39,7 +41,7 @@ def credentials() -> list[Any]:
     """Return what a process cannot give itself: its user, permissions, session, control groups and namespaces."""
     with open("/proc/thread-self/cgroup", encoding="ascii", errors="surrogateescape") as file:
         groups = file.read()
-    status = _status()
+    status = proc.status()
     folder = "/proc/thread-self/ns"
     namespaces = [os.readlink(os.path.join(folder, name)) for name in sorted(os.listdir(folder))]
     permissions = [status.get(name, "") for name in _PERMISSIONS]
@@ -52,7 +54,7 @@ def capture() -> dict[str, Any]:
     Raises:
         OSError: the kernel does not tell, as of a working directory that is gone.
     """
-    status = _status()
+    status = proc.status()
     return {
         "directory": os.getcwdb(),
         "umask": int(status["Umask"], 8) if "Umask" in status else _umask(),
@@ -142,13 +144,6 @@ def apply_signals(ignored: list[int], blocked: list[int]) -> None:
             with contextlib.suppress(OSError, ValueError):  # SIGKILL, SIGSTOP and the C library's own
                 signal.signal(number, wanted)
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-def _status() -> dict[str, str]:
-    """Return what the kernel says of this thread."""
-    with open("/proc/thread-self/status", encoding="ascii", errors="surrogateescape") as file:
-        rows = [row.partition(":") for row in file]
-    return {name: value.strip() for name, _, value in rows}
 
 
 def _signals(mask: str) -> list[int]:

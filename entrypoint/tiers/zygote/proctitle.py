@@ -9,6 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from ...kernel import proc
+
 
 def keep_writable() -> None:
     """Have ``setproctitle``, where it is installed, find the arguments while the environment still lies behind them.
@@ -16,12 +18,13 @@ def keep_writable() -> None:
     It looks for them at its first use and only once; later, changed variables have been moved elsewhere.  It also
     renames the process, which is undone.
     """
-    name = b""
-    with contextlib.suppress(OSError), open("/proc/self/comm", "rb") as file:
-        name = file.read().rstrip(b"\n")
+    name = ""
+    with contextlib.suppress(OSError):
+        name = proc.comm()
     with contextlib.suppress(ImportError):
         importlib.import_module("setproctitle").getproctitle()
-        _call(name)
+        with contextlib.suppress(OSError):
+            proc.set_comm(name)
 
 
 def rename(program: str, words: Sequence[str]) -> None:
@@ -32,13 +35,8 @@ def rename(program: str, words: Sequence[str]) -> None:
         words: the command line.
     """
     write(" ".join(words))
-    _call(os.fsencode(os.path.basename(program))[:15])
-
-
-def _call(name: bytes) -> None:
-    """Give this thread, and the threads that it starts, the kernel's short name."""
-    with contextlib.suppress(OSError), open("/proc/self/comm", "wb") as file:
-        file.write(name)
+    with contextlib.suppress(OSError):
+        proc.set_comm(os.path.basename(program))
 
 
 def write(text: str) -> None:
@@ -54,8 +52,7 @@ def write(text: str) -> None:
         other.setproctitle(text)
         return
     try:
-        with open("/proc/self/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        _, fields = proc.stat()
         start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end, fields 48 and 49 of proc(5)
     except (OSError, ValueError, IndexError):
         return
