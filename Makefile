@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 SOURCES := $(shell find builder entrypoint templates -type f -not -name '*.pyc')
-CODE := builder entrypoint templates tests
+CODE := builder entrypoint templates benchmarks tests
 NATIVE := entrypoint/tiers/snapshot/native
 PYTEST := $(PY) -m pytest
 TESTS ?= tests
@@ -20,7 +20,7 @@ help: ## Say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 demo: $(VENV)/installed ## Build an image for a small model, run it, show the answer and the start-up timelines
-	.ci/with-engine $(PY) -m tests.demo
+	.ci/with-engine $(PY) -m benchmarks.demo
 
 test: lint typecheck ## All that CI runs: lint, types, unit tests, and real images on a real engine
 	WITH_ENGINE_ALSO='$(TEST_PROGRAMS)' .ci/with-engine $(PYTEST) $(TESTS) -m "not slow"
@@ -47,7 +47,7 @@ golden: $(VENV)/installed ## Write the golden Dockerfiles anew
 	$(PY) -m tests.builder.golden --write
 
 bench: $(VENV)/installed ## Run warmimage bench on an image of transformers and one of vLLM, into results/
-	.ci/with-engine $(PY) -m tests.benchmarks
+	.ci/with-engine $(PY) -m benchmarks.cpu
 
 vllm-cpu-base: $(VENV)/installed ## Build warmimage-test/vllm-cpu:0.32.0, unmodified vLLM for CPU
 	.ci/with-engine $(PY) -m tests.images.vllm_cpu

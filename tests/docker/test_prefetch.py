@@ -257,7 +257,7 @@ def test_prefetch_alone_reads_a_cold_disk_as_fast_as_cat_and_vmtouch(large_model
         [
             str(Path(COMMAND).parent / "python"),
             "-m",
-            "tests.stress.read_methods",
+            "benchmarks.stress.read_methods",
             str(large_model),
             "--rounds",
             "15",

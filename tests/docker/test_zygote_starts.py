@@ -7,7 +7,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.stress import zygote_starts
+from benchmarks.stress import zygote_starts
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 

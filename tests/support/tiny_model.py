@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
 def make_tiny_model(directory: Path, *, hidden: int = 256, layers: int = 4, shards: int = 2, seed: int = 0) -> Path:
     """Write the model into ``directory``, which is made, and return it; the same arguments give the same bytes."""
     directory.mkdir(parents=True, exist_ok=True)
-    vocabulary = _write_tokenizer(directory)
+    vocabulary = write_tokenizer(directory)
     heads, kv_heads, intermediate = hidden // 64, max(1, hidden // 128), hidden * 11 // 4
     config = {
         "architectures": ["Qwen2ForCausalLM"],
@@ -70,7 +70,7 @@ def make_tiny_model(directory: Path, *, hidden: int = 256, layers: int = 4, shar
     return directory
 
 
-def _write_tokenizer(directory: Path) -> int:
+def write_tokenizer(directory: Path) -> int:
     """Train a byte-level BPE tokenizer, write its files, and return the number of its tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -1,6 +1,6 @@
 """Start vLLM again and again on a busy machine, stop each at a random moment, and see what hangs or stays behind.
 
-``python -m tests.stress.zygote_starts -n 200 --output zygote-starts.json`` for tier ``zygote``, then with
+``python -m benchmarks.stress.zygote_starts -n 200 --output zygote-starts.json`` for tier ``zygote``, then with
 ``--tier plain`` to see what vLLM itself does.  Each start runs below a witness (``witness.py``) as PID 1.
 """
 

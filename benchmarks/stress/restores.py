@@ -1,8 +1,8 @@
 """Start an image again and again, two at a time and under load: does each server come up, in which tier, and why?
 
-``python -m tests.stress.restores IMAGE -n 1000 --at-once 2 --model-dir DIR --output starts.jsonl``.  Nothing is granted
-to the containers.  Each start is a line of JSON as it ends; the summary is the last line.  The exit code is 1 when a
-start did not serve, answered otherwise than the others, or was not restored without saying why.
+``python -m benchmarks.stress.restores IMAGE -n 1000 --at-once 2 --model-dir DIR --output starts.jsonl``.  Nothing is
+granted to the containers.  Each start is a line of JSON as it ends; the summary is the last line.  The exit code is 1
+when a start did not serve, answered otherwise than the others, or was not restored without saying why.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support.tiny_model import _write_tokenizer
+from tests.support.tiny_model import write_tokenizer
 
 #: Values that all weights are cut from: making 15 GB of new ones takes minutes, and no loader looks at them.
 _POOL = 1 << 25
@@ -51,7 +51,7 @@ def make(name: str, folder: Path) -> Path:
 
 
 def _write(shape: Shape, folder: Path) -> None:
-    words = _write_tokenizer(folder)
+    words = write_tokenizer(folder)
     config = {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",

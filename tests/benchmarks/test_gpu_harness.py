@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from . import machine, shapes
-from .session import Session
-from .start import Arm
+from benchmarks.gpu import machine, shapes
+from benchmarks.gpu.session import Session
+from benchmarks.gpu.start import Arm
 
 
 def test_without_a_gpu_it_says_so_and_does_nothing(tmp_path: Path) -> None:
     if not machine.missing("cuda"):
         pytest.skip("this machine has a GPU")
-    command = [sys.executable, "-m", "tests.gpu", "--output", str(tmp_path / "results")]
+    command = [sys.executable, "-m", "benchmarks.gpu", "--output", str(tmp_path / "results")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stdout.startswith("skipped: ")

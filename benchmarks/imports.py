@@ -1,6 +1,6 @@
 """Import of an image's closure in tier ``zygote`` against ``python -c`` of the same modules, in turn, page cache warm.
 
-``python -m tests.import_benchmark IMAGE [-n RUNS]``
+``python -m benchmarks.imports IMAGE [-n RUNS]``
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import docker
 from warmimage.bench.statistics import ratio_of_medians, spread
 
-from tests.support import import_rounds
+from benchmarks import import_rounds
 from tests.support.images import warmimage
 
 ARMS = ("python -c", "zygote")

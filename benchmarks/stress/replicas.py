@@ -1,6 +1,6 @@
 """How much memory do several replicas of an image take at once on one machine, in one tier?
 
-``python -m tests.stress.replicas IMAGE --model-dir DIR -n 4 --start snapshot``.  Starts the replicas one after the
+``python -m benchmarks.stress.replicas IMAGE --model-dir DIR -n 4 --start snapshot``.  Starts the replicas one after the
 other, has each serve a completion, and adds up the proportional set sizes (PSS) of all their processes: of a page that
 several processes share, each has its share.  Needs root on the daemon's own machine, for the kernel shows another
 user's memory to root alone.  The result is one line of JSON, in MiB.

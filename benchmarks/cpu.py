@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 from warmimage.bench.result import load, write_whole
 from warmimage.console import note
 
-from tests import demo
+from benchmarks import demo
 from tests.docs.benchmarks import RESULTS
 from tests.images import vllm_cpu
 from tests.support.images import COMMAND, warmimage

@@ -1,7 +1,7 @@
 """Ways to make a folder's files resident, measured side by side; docs/prefetch.md has what came out.
 
-Run as ``python -m tests.stress.read_methods FOLDER [--rounds N]``.  Every way starts with the files dropped from the
-page cache, and the ways take turns.  ``cat`` and ``vmtouch -t`` (Debian's package) are the bars.
+Run as ``python -m benchmarks.stress.read_methods FOLDER [--rounds N]``.  Every way starts with the files dropped from
+the page cache, and the ways take turns.  ``cat`` and ``vmtouch -t`` (Debian's package) are the bars.
 """
 
 from __future__ import annotations

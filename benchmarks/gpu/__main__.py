@@ -1,4 +1,4 @@
-"""``python -m tests.gpu``: prepare what an image would hold, then start its arms in turn, on a machine with a GPU.
+"""``python -m benchmarks.gpu``: prepare what an image would hold, then start its arms in turn, on a machine with a GPU.
 
 Stages: ``prepare`` lays everything out and makes the models; ``record`` makes a first start with empty caches, traced,
 and keeps its closure and its compile caches; ``capture`` makes the snapshot; ``bench`` measures.  Results are written
@@ -149,7 +149,7 @@ def _decline(session: Session, plan: Plan, engine: Engine, model: Path) -> list[
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("results/gpu"), help="folder for the results")
     parser.add_argument("--stages", default=",".join(STAGES), help=f"of {', '.join(STAGES)}; default: all")
     parser.add_argument("--python", default=sys.executable, help="the engine's interpreter")

@@ -1,0 +1,1 @@
+"""Programs that measure or stress real images; each runs from the repository as ``python -m benchmarks.NAME``."""
