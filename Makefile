@@ -7,14 +7,13 @@ PY := $(VENV)/bin/python
 SOURCES := $(shell find builder entrypoint templates -type f -not -name '*.pyc')
 CODE := builder entrypoint templates benchmarks tests
 NATIVE := entrypoint/tiers/snapshot/native
-PYTEST := $(PY) -m pytest
 TESTS ?= tests
 TEST_PROGRAMS := docker-registry=docker-registry chromium=chromium chromedriver=chromium-driver \
 	promtool=prometheus fusermount3=fuse3 vmtouch=vmtouch gdb=gdb perf=linux-perf \
 	/usr/lib/x86_64-linux-gnu/libjemalloc.so.2=libjemalloc2 /usr/lib/x86_64-linux-gnu/libmimalloc.so.2=libmimalloc2.0 \
 	/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf=fonts-dejavu-core
 
-.PHONY: help demo test lint format typecheck docs golden bench vllm-cpu-base clean
+.PHONY: help demo test unit lint format typecheck docs golden bench vllm-cpu-base clean
 
 help: ## Say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -23,7 +22,10 @@ demo: $(VENV)/installed ## Build an image for a small model, run it, show the an
 	.ci/with-engine $(PY) -m benchmarks.demo
 
 test: lint typecheck ## All that CI runs: lint, types, unit tests, and real images on a real engine
-	WITH_ENGINE_ALSO='$(TEST_PROGRAMS)' .ci/with-engine $(PYTEST) $(TESTS) -m "not slow"
+	WITH_ENGINE_ALSO='$(TEST_PROGRAMS)' .ci/with-engine .ci/test $(TESTS)
+
+unit: $(VENV)/installed ## Run the tests that need no Docker
+	TEST_PARTS=unit .ci/test $(TESTS)
 
 lint: $(VENV)/installed ## Check style
 	$(VENV)/bin/ruff check $(CODE)

@@ -21,6 +21,17 @@ VLLM_IMAGE = "warmimage-test/vllm:1"
 VLLM_ARGUMENTS = ("--dtype", "float32", "--max-model-len", "512", "--enforce-eager")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a test that uses the daemon without the marker ``docker``, by which the two parts of a run are chosen."""
+    unmarked = [
+        item.nodeid
+        for item in items
+        if "client" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("docker")
+    ]
+    if unmarked:
+        raise pytest.UsageError(f"these tests use the daemon and lack the marker docker: {', '.join(unmarked)}")
+
+
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No colour, and none of the user's own settings."""
