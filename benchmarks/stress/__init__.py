@@ -1,0 +1,1 @@
+"""Programs that start images again and again, and look at what goes wrong."""

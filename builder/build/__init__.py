@@ -1,0 +1,1 @@
+"""The build of an image: plan, context, Dockerfile, recorded closure, compile caches and snapshot."""

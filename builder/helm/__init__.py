@@ -1,0 +1,1 @@
+"""The Helm chart, and the values that a build writes for it."""

@@ -1,0 +1,1 @@
+"""The rendering of templates, with quoting for each grammar."""

@@ -23,7 +23,7 @@ def comment(value: object) -> str:
 
 
 def dockerfile(value: object) -> str:
-    """Quote a value of ENV or LABEL: double quotes, in which ``\\``, ``"`` and ``$`` are escaped."""
+    r"""Quote a value of ENV or LABEL: double quotes, in which ``\``, ``"`` and ``$`` are escaped."""
     escaped = _one_line(value).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
     return f'"{escaped}"'
 

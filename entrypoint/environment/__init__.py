@@ -1,0 +1,1 @@
+"""Environment variables: what imports read of them, and how a change is applied again."""

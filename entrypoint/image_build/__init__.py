@@ -1,0 +1,1 @@
+"""Steps that run in an image while it is built."""

@@ -1,0 +1,1 @@
+"""Interfaces of the kernel and of its drivers."""

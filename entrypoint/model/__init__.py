@@ -1,0 +1,1 @@
+"""The engine's model: volumes, weights, the Hugging Face cache."""

@@ -1,0 +1,1 @@
+"""Processes below PID 1: their start, signals, readiness and end."""

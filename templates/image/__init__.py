@@ -1,0 +1,1 @@
+"""Templates of Dockerfiles and of the configuration."""

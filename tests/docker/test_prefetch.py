@@ -206,8 +206,8 @@ def test_restored_from_a_snapshot_the_start_takes_the_longer_of_reading_and_load
     for _ in range(3):
         for path in slow_volume.folder.iterdir():
             drop(slow_volume.path / path.name)
-        for state in rounds:
-            rounds[state].append(restored(client, vllm_image, slow_volume))
+        for measured in rounds.values():
+            measured.append(restored(client, vllm_image, slow_volume))
     print(json.dumps(rounds))
     reading, _, ready = (median(column) for column in zip(*rounds["cold"], strict=True))
     _, loaded, warm = (median(column) for column in zip(*rounds["warm"], strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing.synchronize as synchronize
 import os
 import platform
 import random
@@ -11,6 +10,7 @@ import sys
 import tempfile
 import time
 import uuid
+from multiprocessing import synchronize
 from pathlib import Path
 from typing import Any
 

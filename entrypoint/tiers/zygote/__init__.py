@@ -1,0 +1,1 @@
+"""Tier ``zygote``: the engine's processes are forked from a fork server that has imported the closure."""
