@@ -1,7 +1,7 @@
 """``make bench``: run ``warmimage bench`` on the demo's image and on one of vLLM for CPU, and keep what it finds.
 
 Results and reports go to ``results/``; with ``--commit`` the results go, without their timelines, to
-``docs/benchmarks/``, from which ``make docs`` writes docs/benchmarks.md and the figures in README.md.
+``docs/measurements/bench/``, from which ``make docs`` writes docs/benchmarks.md and the figures in README.md.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument("--hidden", type=int, default=256, help="hidden size of the model: 1536 with 40 layers is 2 GB")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--output-dir", type=Path, default=Path("results"))
-    parser.add_argument("--commit", action="store_true", help="keep the results in docs/benchmarks")
+    parser.add_argument("--commit", action="store_true", help="keep the results in docs/measurements/bench")
     options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)
     name = "tiny-qwen2" if options.hidden == 256 else f"qwen2-{options.hidden}x{options.layers}"
@@ -98,7 +98,7 @@ def main() -> int:
         subprocess.run(words, check=True)
         if options.commit:
             kept = RESULTS / f"{stem.name}.json"
-            write_whole(kept, load(Path(f"{stem}.json")).without_events().model_dump_json(indent=1) + "\n")
+            write_whole(kept, load(Path(f"{stem}.json")).without_events().model_dump_json() + "\n")
             note(f"{kept} is written; make docs shows it")
     return 0
 
