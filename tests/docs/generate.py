@@ -14,7 +14,7 @@ from warmimage.cli.options import _FLAGS
 from warmimage.config.model import Config
 from warmimage.config.schema import FILE_NAME, schema_text
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script, it has only its own folder there
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script, it has only its own directory there
 from tests.docs import benchmarks, variables
 from tests.helm import generate as chart
 
@@ -46,28 +46,28 @@ An image is configured by flags, environment variables and a file.
 A flag wins over an environment variable, a variable over the file, the file over the default.
 
 - The file is `warmimage.yaml` in the current directory, or the one that `--file` or `WARMIMAGE_FILE` names.
-- `warmimage init` writes a file with every key, and beside it `warmimage.schema.json`, by which editors check it.
-- Unknown and duplicate keys are refused.
-  All errors are reported at once, each with file, line and key, and the command ends with exit code 3.
-- A key without a flag is set in the file only.
-- A list in a variable is separated by spaces: `WARMIMAGE_TAGS="a:1 b:1"`.
-- Paths in the file are relative to the file's directory, those of flags and variables to the current one.
-  `warmimage.lock` lies beside the file, or in the current directory without one.
+- `warmimage init` writes a file with every key, and `warmimage.schema.json`, with which editors check the file.
+- Unknown and duplicate keys are errors.
+  The command reports all errors at once, each with file, line and key, and ends with exit code 3.
+- A key without a flag can only be set in the file.
+- Spaces separate the items of a list in a variable: `WARMIMAGE_TAGS="a:1 b:1"`.
+- Paths in the file are relative to the file's directory, paths in flags and variables to the current directory.
+  `warmimage.lock` is in the file's directory, or in the current directory if there is no file.
 
-These variables are read by the `warmimage` command.
-What a container reads at start is in the [README](../README.md#environment-variables-in-the-container).
+The `warmimage` command reads these variables.
+The [README](../README.md#environment-variables-in-the-container) lists the variables of a container.
 
 {table}
 
 ## Notes
 
-- `model`: a directory needs `config.json` and whole weights; every safetensors shard is checked before the build.
+- `model`: a directory needs `config.json` and complete weights; the build first checks every safetensors shard.
   Only the directory's name gets into the image, never its path.
 - `secrets`: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`. Only the id gets into the image.
-- `env`, `args`, `labels` and `run` are stored in the image as they are. Put no secret there: see
+- `env`, `args`, `labels` and `run` are stored in the image unchanged. Do not put secrets there: see
   [SECURITY.md](../SECURITY.md#secrets).
-- `network`: the steps that warmimage adds never need a network. Set `default` for `run` commands that do.
-- `max_size`: decimal (`12GB`) or binary (`900MiB`). The image that is too large stays in the daemon; it is not pushed.
+- `network`: the steps that warmimage adds need no network. Set `default` if a `run` command needs one.
+- `max_size`: decimal (`12GB`) or binary (`900MiB`). An image that is too large stays in the daemon and is not pushed.
 
 ## Example
 
@@ -90,8 +90,33 @@ _CLI = """\
 # The command
 
 {header}
-Standard output carries only the product: a reference, a Dockerfile, JSON. Everything else goes to standard error.
-Exit codes are in the [README](../README.md#exit-codes).
+Standard output has only the result: a reference, a Dockerfile, JSON. Everything else goes to standard error.
+
+## Exit codes
+
+The command:
+
+| code | meaning |
+| --- | --- |
+| 0 | success |
+| 1 | the build, the Docker daemon or the network failed |
+| 2 | the command line is wrong |
+| 3 | the configuration, the model or the lock is invalid |
+| 4 | this machine lacks something: no Docker daemon, no BuildKit, no disk space, a port in use |
+| 5 | a limit is exceeded: `--max-size`, `bench --gate` |
+
+`warmimage run` ends with the container's exit code.
+
+The container:
+
+| code | meaning |
+| --- | --- |
+| the engine's own | the engine ended, or refused an argument |
+| 66 | no model to serve: the volume is missing, empty, unreadable or incomplete |
+| 69 | the model cannot be downloaded |
+| 70 | the image is broken: build it again |
+| 127 | the engine's program was not found in the image |
+| 128+n | signal n ended the engine: 137 for SIGKILL, 143 for SIGTERM |
 
 """
 
@@ -110,7 +135,7 @@ def configuration_text() -> str:
 
 
 def _values(schema: Mapping[str, Any]) -> str:
-    """Return in words what a key takes."""
+    """Return the values of a key as text."""
     options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
     (one,) = options
     if "enum" in one:

@@ -1,4 +1,4 @@
-"""The documents say what is so: generated text is fresh, links lead somewhere, commands and events exist."""
+"""The documents are exact: generated text is fresh, links lead somewhere, commands, events and files exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from warmimage.config.model import Config
 from . import benchmarks, generate
 from .readme import README, ROOT, fenced_blocks, readme_commands
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 #: Commands of README.md and of the other documents, with the document that shows them.
 COMMANDS = [
@@ -110,7 +110,15 @@ def help_of(verb: str, _cache: dict[str, str] = {}) -> str:  # noqa: B006 - kept
 
 def test_readme_is_short() -> None:
     """A reader sees all of it."""
-    assert len(README.read_text(encoding="utf-8").splitlines()) <= 200
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_first_screen_of_the_readme_has_the_figures_and_the_first_commands() -> None:
+    """The first 25 lines show the gain and how to try it."""
+    lines = README.read_text(encoding="utf-8").splitlines()[:25]
+    assert benchmarks.END in lines
+    assert any(line.startswith("warmimage build ") for line in lines)
+    assert any(line.startswith("docker run ") for line in lines)
 
 
 def test_readme_states_no_speed() -> None:

@@ -8,18 +8,18 @@ _PAGE = """\
 # Variables of a container
 
 {header}
-In tier `snapshot` the engine's modules were imported when the image was built, with the image's own variables.
-A container sets others. For each the outcome is one of three:
+In tier `snapshot` the build imported the engine's modules, with the image's own variables. A container may set others.
+Each variable has one of three outcomes:
 
-- `no effect at import`: no module kept anything of it, so it works as in tier `plain`;
-- `derived again`: what modules kept of it is computed again before the engine starts;
-- `declines`: the tier names it and the next tier starts the engine. To keep the tier, put the variable into `env` of
-  `warmimage.yaml`, as the message says, and build the image again.
+- `no effect at import`: no module kept a value of it, so it works as in tier `plain`.
+- `derived again`: the values that modules kept are computed again before the engine starts.
+- `declines`: the tier declines and names the variable, and the next tier starts the engine. To keep the tier, put the
+  variable into `env` of `warmimage.yaml`, as the message shows, and build the image again.
 
-What decides is what the imports have read, which is recorded at capture. A variable that is not in the table, and that
-a module read, declines. So does one in the table that was read by a module of which the derivation does not know.
-The same holds for a process that the engine starts with other variables of its own (tiers `snapshot` and `zygote`):
-where the table says `declines`, that process is a new interpreter. What native code alone reads is of no concern there.
+The capture records which module reads which variable. The tier declines for a variable that a module read and that the
+table does not have. It also declines if a module outside the known list read a variable of the table.
+The same rules hold for a process that the engine starts with variables of its own (tiers `snapshot` and `zygote`): for
+`declines` that process is a new interpreter. Variables that only native code reads do not matter there.
 
 | variable | outcome | why |
 | --- | --- | --- |
