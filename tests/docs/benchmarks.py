@@ -30,8 +30,8 @@ present restore.
 ## Against vLLM #40331
 
 vLLM's pull request [#40331](https://github.com/vllm-project/vllm/pull/40331) was the origin of warmimage. Its author
-measured three starts of each kind, cold and warm, on one H200, from the command line to the first completion. The change
-was merged and reverted within a day ([why](architecture.md#the-race-that-preload-cannot-have)).
+measured three starts of each kind, cold and warm, on one H200, from the command line to the first completion.
+It was merged and reverted within a day ([why](architecture.md#the-race-that-preload-cannot-have)).
 Rows of different machines and models are not comparable with each other. The changes within a row are.
 
 {origin}
