@@ -42,9 +42,10 @@ _CONFIGURATION = """\
 # Configuration
 
 {header}
-An image is configured by flags, environment variables and a file.
-A flag wins over an environment variable, a variable over the file, the file over the default.
+Flags, environment variables and a file configure an image.
+A flag overrides a variable, a variable overrides the file, and the file overrides the default.
 
+<<<<<<< HEAD
 - The file is `warmimage.yaml` in the current directory, or the one that `--file` or `WARMIMAGE_FILE` names.
 - `warmimage init` writes a file with every key, and `warmimage.schema.json`, with which editors check the file.
 - Unknown and duplicate keys are errors.
@@ -56,17 +57,41 @@ A flag wins over an environment variable, a variable over the file, the file ove
 
 The `warmimage` command reads these variables.
 The [README](../README.md#environment-variables-in-the-container) lists the variables of a container.
+=======
+- The file is `warmimage.yaml` in the current directory, or the file that `--file` or `WARMIMAGE_FILE` names.
+- `warmimage init` writes a file with every key. It also writes `warmimage.schema.json`, with which editors check the
+  file.
+- Unknown and duplicate keys are refused.
+  The command reports all errors at once, each with file, line and key, and ends with exit code 3.
+- A key without a flag can be set only in the file.
+- Spaces separate the items of a list in a variable: `WARMIMAGE_TAGS="a:1 b:1"`.
+- Paths in the file are relative to the file's directory. Paths in flags and variables are relative to the current
+  directory.
+- `warmimage.lock` is in the same directory as the file, or in the current directory if there is no file.
+
+The `warmimage` command reads these variables. The [README](../README.md#environment-variables-in-the-container) lists
+the variables that a container reads at its start.
+>>>>>>> 9be3f9b (Rewrite the configuration's descriptions and the chart's prose)
 
 {table}
 
 ## Notes
 
+<<<<<<< HEAD
 - `model`: a directory needs `config.json` and complete weights; the build first checks every safetensors shard.
   Only the directory's name gets into the image, never its path.
 - `secrets`: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`. Only the id gets into the image.
 - `env`, `args`, `labels` and `run` are stored in the image unchanged. Do not put secrets there: see
   [SECURITY.md](../SECURITY.md#secrets).
 - `network`: the steps that warmimage adds need no network. Set `default` if a `run` command needs one.
+=======
+- `model`: a directory needs `config.json` and complete weights. Every safetensors shard is checked before the build.
+  The image contains the directory's name, never its path.
+- `secrets`: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`. The image contains only the id.
+- `env`, `args`, `labels` and `run` are stored in the image unchanged. Never put a secret there: see
+  [SECURITY.md](../SECURITY.md#secrets).
+- `network`: the steps that warmimage adds never need a network. Set `default` for `run` commands that do.
+>>>>>>> 9be3f9b (Rewrite the configuration's descriptions and the chart's prose)
 - `max_size`: decimal (`12GB`) or binary (`900MiB`). An image that is too large stays in the daemon and is not pushed.
 
 ## Example

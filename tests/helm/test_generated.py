@@ -129,7 +129,7 @@ def test_a_change_of_such_a_variable_is_told_by_the_notes(tmp_path: Path) -> Non
     values.write(file, built(plan(weights="bake"), snapshot=captured(VLLM_PLUGINS="vllm.envs")))
     mine.write_text("models: {tiny-llama: {env: {VLLM_PLUGINS: other}}}", encoding="utf-8")
     done = helm("install", "r", CHART, "--dry-run=client", "--values", file, "--values", mine)
-    assert "tier snapshot is lost where VLLM_PLUGINS has another value than in the image" in done.stdout
+    assert "tier snapshot is lost if VLLM_PLUGINS differs from its value in the image" in done.stdout
 
 
 def test_an_unknown_size_leaves_a_file_that_works(tmp_path: Path) -> None:

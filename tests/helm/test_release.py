@@ -30,7 +30,7 @@ def test_the_notes_name_the_timeout_and_what_is_off() -> None:
     assert f"rollout status deployment/r-warmimage-qwen3-8b --timeout {progress}s" in told
     assert f"--wait --timeout {max(progress, 4 * (1800 + 900 + 60))}s" in told
     assert "--namespace models" in told
-    assert "snapshot   in the image: servers start from it, and need no privilege for that" in told
+    assert "snapshot   in the image: servers start from it and need no privilege" in told
     assert "WARNING" not in told
 
 
@@ -56,9 +56,9 @@ def test_the_timeout_grows_with_the_servers_that_are_replaced_one_after_the_othe
     ("words", "told"),
     [
         ([], "No model is served yet"),
-        (["--values", case("minimal")], "not the weights: weights.volume.pvc.shared does not say"),
+        (["--values", case("minimal")], "not the weights: weights.volume.pvc.shared is false"),
         (["--values", case("minimal"), "--set", "monitoring.mode=auto"], "No ServiceMonitor and no PodMonitor"),
-        (["--values", case("gpu"), "--set", "defaults.start=zygote"], "in the image, and not used: start is zygote"),
+        (["--values", case("gpu"), "--set", "defaults.start=zygote"], "in the image but not used: start is zygote"),
         (["--values", case("once")], "sidecar    once: weights"),
         (["--values", case("once")], "warmer     off"),
     ],
@@ -70,13 +70,13 @@ def test_the_notes_say_what_is_missing(words: list[str | Path], told: str) -> No
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"env": {"VLLM_PLUGINS": "x", "TZ": "UTC"}}, "VLLM_PLUGINS has another value than in the image: put it"),
-        ({"extraEnv": [{"name": "VLLM_PLUGINS", "value": "x"}]}, "VLLM_PLUGINS has another value than"),
+        ({"env": {"VLLM_PLUGINS": "x", "TZ": "UTC"}}, "VLLM_PLUGINS differs from its value in the image: set it"),
+        ({"extraEnv": [{"name": "VLLM_PLUGINS", "value": "x"}]}, "VLLM_PLUGINS differs from its value"),
         (
             {"env": {"VLLM_TARGET_DEVICE": "x"}, "extraEnv": [{"name": "VLLM_PLUGINS", "value": "x"}]},
-            "VLLM_PLUGINS, VLLM_TARGET_DEVICE have another value than in the image: put them",
+            "VLLM_PLUGINS, VLLM_TARGET_DEVICE differ from their values in the image: set them",
         ),
-        ({"env": {"SAGEMAKER_MODEL": "x", "SAGE": "y"}}, "SAGEMAKER_MODEL has another value"),
+        ({"env": {"SAGEMAKER_MODEL": "x", "SAGE": "y"}}, "SAGEMAKER_MODEL differs from its value"),
         ({"env": {"TZ": "UTC"}}, ""),
         ({"env": {"VLLM_PLUGINS": "x"}, "start": "zygote"}, ""),
         ({"env": {"VLLM_PLUGINS": "x"}, "snapshot": {"inImage": False}}, ""),
@@ -91,8 +91,8 @@ def test_the_notes_warn_of_variables_that_cost_the_snapshot(values: dict[str, An
     warned = [line for line in told.splitlines() if "WARNING" in line]
     assert len(warned) == bool(named), told
     for line in warned:
-        assert f"WARNING    tier snapshot is lost where {named}" in line
-        assert "under env: of warmimage.yaml and build again" in line
+        assert f"WARNING    tier snapshot is lost if {named}" in line
+        assert "under env: in warmimage.yaml and build again" in line
 
 
 def immutable(documents: list[dict[str, Any]]) -> dict[str, Any]:
