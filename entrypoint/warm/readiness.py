@@ -39,7 +39,7 @@ def reason(
     """Return in one line what is resident, and what stands in the way of the rest.
 
     Args:
-        sums: the targets.
+        totals: the targets.
         budget: what may be resident.
         doing: what is being done, such as ``reading PATH``; empty while nothing is.
         idle: seconds since anything was read or looked at.
