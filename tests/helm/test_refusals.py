@@ -22,7 +22,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ('models.tiny.image: got tag "" and no digest', "fix: set models.tiny.image.digest"),
     ),
     "a floating tag": ({"image": {"digest": "", "tag": "latest"}}, ('got tag "latest" and no digest',)),
-    "no size": ({"weights": {"bytes": ""}}, ("models.tiny.weights.bytes: the size of the weights is not known",)),
+    "no size": ({"weights": {"bytes": ""}}, ("models.tiny.weights.bytes: the size of the weights is unknown",)),
     "no rate": ({"startup": {"readRate": "0"}}, ('models.tiny.startup.readRate: got "0"',)),
     "no claim": (
         {"weights": {"volume": {"pvc": {"claimName": ""}}}},
@@ -30,7 +30,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "a claim without a size": (
         {"weights": {"volume": {"pvc": {"create": True}}}},
-        ("models.tiny.weights.volume.pvc.size: a claim that is created needs a size",),
+        ("models.tiny.weights.volume.pvc.size: a created claim needs a size",),
     ),
     "a claim that is too small": (
         {"weights": {"volume": {"pvc": {"create": True, "size": "10Gi"}}}},
@@ -54,13 +54,13 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "the kubelet's folder": (
         {"weights": {"volume": {"type": "hostPath", "hostPath": {"path": "/srv/../var/lib/kubelet/pods"}}}},
-        ("models.tiny.weights.volume.hostPath.path: got /var/lib/kubelet/pods, a folder of the system",),
+        ("models.tiny.weights.volume.hostPath.path: got /var/lib/kubelet/pods, a system directory",),
     ),
     "a download onto the host": (
         {"weights": {"strategy": "download", "volume": {"type": "hostPath", "hostPath": {"path": "/srv/m/x"}}}},
         ("models.tiny.weights.volume.type: hostPath is read-only",),
     ),
-    "an empty model": ({"weights": {"volume": {"type": "emptyDir"}}}, ("an emptyDir has no model in it",)),
+    "an empty model": ({"weights": {"volume": {"type": "emptyDir"}}}, ("an emptyDir contains no model",)),
     "no snapshot": (
         {"snapshot": {"required": True}},
         ("models.tiny.snapshot.required: the image holds no snapshot",),
@@ -91,7 +91,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "another floating tag": ({"warmImage": {"repository": "warmer"}}, ('models.tiny.warmImage: got tag ""',)),
     "an image for weights alone without weights": (
         {"warmImage": {"repository": "warmer", "tag": "1"}},
-        ("models.tiny.warmImage: an image of its own can warm weights alone; got warmer.targets []",),
+        ("models.tiny.warmImage: a separate image can warm only weights; got warmer.targets []",),
     ),
     "an image for weights alone for more": (
         {"warmImage": {"repository": "warmer", "tag": "1"}, "warmer": {"targets": ["image"]}},
@@ -104,7 +104,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "weights that a node cannot share": (
         {"warmer": {"targets": ["weights"]}},
-        ("models.tiny.warmer.targets: weights of a volume that only one node",),
+        ("models.tiny.warmer.targets: a DaemonSet cannot warm weights on a volume that only one node",),
     ),
     "bounds the wrong way round": (
         {"autoscaling": {"type": "keda", "minReplicas": 5}},
@@ -112,12 +112,12 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "no server by HPA": (
         {"autoscaling": {"type": "hpa", "minReplicas": 0}},
-        ("autoscaling.minReplicas: got 0, which only type keda",),
+        ("autoscaling.minReplicas: got 0, which needs type keda",),
     ),
     "no metric": ({"autoscaling": {"type": "hpa"}}, ("models.tiny.autoscaling.hpa.metrics: no metric",)),
     "no trigger": ({"autoscaling": {"type": "keda"}}, ("models.tiny.autoscaling.keda.triggers: no trigger",)),
     "no replacement": ({"strategy": {"maxUnavailable": "0%"}}, ("no server could ever be replaced",)),
-    "a folder of no path": ({"writable": {"cache": {"seed": True}}}, ("tiny.writable.cache.path: which folder",)),
+    "a folder of no path": ({"writable": {"cache": {"seed": True}}}, ("tiny.writable.cache.path: which directory",)),
     "two folders at one path": ({"writable": {"cache": {"path": "/tmp"}}}, ("got /tmp, which is mounted already",)),
     "a gate before a download": (
         {"weights": {"strategy": "download"}, "sidecar": {"mode": "gate"}},
@@ -132,11 +132,11 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "a token in the open": (
         {"env": {"HF_TOKEN": "hf_unsaid"}},
-        ("models.tiny.env.HF_TOKEN: a secret as a value", "fix: models.tiny.extraEnv with valueFrom.secretKeyRef"),
+        ("models.tiny.env.HF_TOKEN: a secret as a plain value", "fix: models.tiny.extraEnv with valueFrom.secretKeyRef"),
     ),
     "a key in the open": (
         {"extraEnv": [{"name": "VLLM_API_KEY", "value": "hf_unsaid"}]},
-        ("models.tiny.extraEnv, VLLM_API_KEY: a secret as a value", "or models.tiny.envFrom with secretRef"),
+        ("models.tiny.extraEnv, VLLM_API_KEY: a secret as a plain value", "or models.tiny.envFrom with secretRef"),
     ),
     "a folder over the model": ({"writable": {"cache": {"path": "/model"}}}, ("got /model, which is mounted already",)),
 }
@@ -177,7 +177,7 @@ def test_what_only_looks_like_a_mistake_is_rendered(tmp_path: Path) -> None:
 def test_a_name_that_no_service_may_have(override: str) -> None:
     """Kubernetes would refuse it, after the other resources were made."""
     said = template(CHART, [case("minimal")], "--set", f"fullnameOverride={override}", code=1).stderr
-    assert f'models.tiny: its resources would be called "{override}-tiny", and a Service\'s name begins' in said
+    assert f'models.tiny: its resources would be called "{override}-tiny", but a Service\'s name must begin' in said
     assert "fix: set fullnameOverride" in said
 
 

@@ -1,6 +1,6 @@
-{{/* What is refused before anything is rendered. Each message: where, what, what was got, and the fix. */}}
+{{/* Checks before anything is rendered. Each message has the key, the problem, the value and the fix. */}}
 
-{{/* One model's values: (list ROOT NAME MODEL). */}}
+{{/* Checks of one model's values: (list ROOT NAME MODEL). */}}
 {{- define "warmimage.check" -}}
 {{- $root := index . 0 -}}
 {{- $at := printf "models.%s" (index . 1) -}}
@@ -10,7 +10,7 @@
 {{- $volume := $weights.volume -}}
 
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $derived.name) -}}
-{{- fail (printf "%s: its resources would be called %q, and a Service's name begins with a letter and has small letters, digits and dashes; fix: set fullnameOverride" $at $derived.name) -}}
+{{- fail (printf "%s: its resources would be called %q, but a Service's name must begin with a letter and contain only lower-case letters, digits and dashes; fix: set fullnameOverride" $at $derived.name) -}}
 {{- end -}}
 {{- if not $model.image.repository -}}
 {{- fail (printf "%s.image.repository: no image to run; fix: -f values.generated.yaml, which warmimage build writes, or set it" $at) -}}
@@ -18,12 +18,12 @@
 {{- range $which := list "image" "warmImage" -}}
 {{- $image := get $model $which -}}
 {{- if and $image.repository (not $image.digest) (has $image.tag (list "" "latest")) -}}
-{{- fail (printf "%s.%s: got tag %q and no digest, which may be another image on each node; fix: set %s.%s.digest" $at $which $image.tag $at $which) -}}
+{{- fail (printf "%s.%s: got tag %q and no digest, which may be a different image on each node; fix: set %s.%s.digest" $at $which $image.tag $at $which) -}}
 {{- end -}}
 {{- end -}}
 
 {{- if and (not $weights.bytes) (not (int64 $model.startup.seconds)) -}}
-{{- fail (printf "%s.weights.bytes: the size of the weights is not known, so no start-up budget follows; fix: set it, such as 16Gi, or %s.startup.seconds" $at $at) -}}
+{{- fail (printf "%s.weights.bytes: the size of the weights is unknown, so the start-up time cannot be computed; fix: set it, such as 16Gi, or %s.startup.seconds" $at $at) -}}
 {{- end -}}
 {{- if not (include "warmimage.bytes" $model.startup.readRate | int64) -}}
 {{- fail (printf "%s.startup.readRate: got %q, expected bytes per second above 0, such as 100Mi" $at $model.startup.readRate) -}}
@@ -44,7 +44,7 @@
 {{- fail (printf "%s.sidecar.mode: %s holds the server back and needs a deadline; got sidecar.deadline 0; fix: set %s.sidecar.deadline to the seconds after which the server starts anyway" $at $model.sidecar.mode $at) -}}
 {{- end -}}
 {{- if and (has $model.sidecar.mode (list "gate" "once")) (eq $model.weights.strategy "download") (has "weights" $derived.sidecarTargets) -}}
-{{- fail (printf "%s.sidecar.mode: %s holds the server back until the weights are in memory, and it is the server that downloads them; fix: mode overlap, or %s.sidecar.targets without weights, such as [image]" $at $model.sidecar.mode $at) -}}
+{{- fail (printf "%s.sidecar.mode: %s holds the server back until the weights are in memory, but the server itself downloads them; fix: mode overlap, or %s.sidecar.targets without weights, such as [image]" $at $model.sidecar.mode $at) -}}
 {{- end -}}
 {{- range $who := list "sidecar" "warmer" -}}
 {{- $settings := get $model $who -}}
@@ -53,11 +53,11 @@
 {{- $bytes := get $derived (printf "%sBytes" $who) | int64 -}}
 {{- $limit := dig "limits" "memory" "" $settings.resources -}}
 {{- if and $limit (lt (include "warmimage.bytes" $limit | int64) $bytes) -}}
-{{- fail (printf "%s.%s.resources.limits.memory: got %s for %d bytes to warm; what it reads counts against its limit, so they would never be in memory; fix: remove the limit, or set it above the weights" $at $who (toString $limit) $bytes) -}}
+{{- fail (printf "%s.%s.resources.limits.memory: got %s for %d bytes to warm; the bytes that it reads count against its limit, so they would never all be in memory; fix: remove the limit, or set it above the weights" $at $who (toString $limit) $bytes) -}}
 {{- end -}}
 {{- $targets := get $derived (printf "%sTargets" $who) -}}
 {{- if and $model.warmImage.repository (ne (toJson $targets) (toJson (list "weights"))) -}}
-{{- fail (printf "%s.warmImage: an image of its own can warm weights alone; got %s.targets %s; fix: leave warmImage empty, or %s" $at $who (toJson $targets) (ternary (printf "set %s.warmer.enabled to false" $at) "name targets: [weights]" (empty $targets))) -}}
+{{- fail (printf "%s.warmImage: a separate image can warm only weights; got %s.targets %s; fix: leave warmImage empty, or %s" $at $who (toJson $targets) (ternary (printf "set %s.warmer.enabled to false" $at) "name targets: [weights]" (empty $targets))) -}}
 {{- end -}}
 {{- if and $settings.lock (not $settings.budget) -}}
 {{- fail (printf "%s.%s.lock: pinned memory needs a limit of its own; fix: set %s.%s.budget" $at $who $at $who) -}}
@@ -65,10 +65,10 @@
 {{- end -}}
 {{- end -}}
 {{- if and (ne $model.sidecar.mode "none") (eq (int64 $model.sidecar.port) (int64 $model.port)) -}}
-{{- fail (printf "%s.sidecar.port: got %d, which is the server's own; containers of one pod share their ports" $at (int64 $model.port)) -}}
+{{- fail (printf "%s.sidecar.port: got %d, which is the server's port; containers of one pod share their ports" $at (int64 $model.port)) -}}
 {{- end -}}
 {{- if and (has "weights" $derived.warmerTargets) (not (include "warmimage.shared" $model)) $model.warmer.enabled -}}
-{{- fail (printf "%s.warmer.targets: weights of a volume that only one node can mount cannot be warmed by a DaemonSet; fix: set %s.weights.volume.pvc.shared where many nodes may mount it, or leave weights out" $at $at) -}}
+{{- fail (printf "%s.warmer.targets: a DaemonSet cannot warm weights on a volume that only one node can mount; fix: set %s.weights.volume.pvc.shared if many nodes may mount it, or leave weights out" $at $at) -}}
 {{- end -}}
 
 {{- $scaling := $model.autoscaling -}}
@@ -76,7 +76,7 @@
 {{- fail (printf "%s.autoscaling: minReplicas %d is above maxReplicas %d" $at (int64 $scaling.minReplicas) (int64 $scaling.maxReplicas)) -}}
 {{- end -}}
 {{- if and (eq $scaling.type "hpa") (not (int64 $scaling.minReplicas)) -}}
-{{- fail (printf "%s.autoscaling.minReplicas: got 0, which only type keda can do" $at) -}}
+{{- fail (printf "%s.autoscaling.minReplicas: got 0, which needs type keda" $at) -}}
 {{- end -}}
 {{- if and (eq $scaling.type "hpa") (not $scaling.hpa.metrics) -}}
 {{- fail (printf "%s.autoscaling.hpa.metrics: no metric to scale by; fix: name one, such as the engine's number of waiting requests" $at) -}}
@@ -86,13 +86,13 @@
 {{- end -}}
 {{- $strategy := $model.strategy -}}
 {{- if and (eq $strategy.type "RollingUpdate") (has (toString $strategy.maxSurge) (list "0" "0%")) (has (toString $strategy.maxUnavailable) (list "0" "0%")) -}}
-{{- fail (printf "%s.strategy: with maxSurge and maxUnavailable 0 no server could ever be replaced" $at) -}}
+{{- fail (printf "%s.strategy: with maxSurge and maxUnavailable both 0 no server could ever be replaced" $at) -}}
 {{- end -}}
 {{- $paths := dict -}}
 {{- range $folder, $settings := $model.writable -}}
 {{- if dig "enabled" true $settings -}}
 {{- $path := dig "path" "" $settings -}}
-{{- if not $path -}}{{- fail (printf "%s.writable.%s.path: which folder of the container?" $at $folder) -}}{{- end -}}
+{{- if not $path -}}{{- fail (printf "%s.writable.%s.path: which directory of the container?" $at $folder) -}}{{- end -}}
 {{- if or (hasKey $paths $path) (eq $path $weights.path) -}}
 {{- fail (printf "%s.writable.%s.path: got %s, which is mounted already" $at $folder $path) -}}
 {{- end -}}
@@ -101,7 +101,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Variables of a server that look like secrets: (list WHERE MODEL). What only switches something is none. */}}
+{{/* Refuses variables of a server that look like secrets: (list WHERE MODEL). Values that only switch something pass. */}}
 {{- define "warmimage.checkSecrets" -}}
 {{- $at := index . 0 -}}
 {{- $model := index . 1 -}}
@@ -117,12 +117,12 @@
 {{- $value := toString .value -}}
 {{- $switch := regexMatch "(?i)^(|[0-9]{1,6}|true|false|yes|no|on|off|none|empty|<nil>|\\$\\([A-Za-z_][A-Za-z0-9_.-]*\\))$" $value -}}
 {{- if and (regexMatch "(?i)(^|_)(TOKEN|API_?KEY|PASSWORD|SECRET)$" .name) (not $switch) -}}
-{{- fail (printf "%s.%s: a secret as a value is for everyone to read in the release and in the pods; fix: %s.extraEnv with valueFrom.secretKeyRef, or %s.envFrom with secretRef" $at .at $at $at) -}}
+{{- fail (printf "%s.%s: a secret as a plain value, which everyone who can read the release or the pods can read; fix: %s.extraEnv with valueFrom.secretKeyRef, or %s.envFrom with secretRef" $at .at $at $at) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* The volume of the weights: (list ROOT WHERE MODEL). */}}
+{{/* Checks of the weights' volume: (list ROOT WHERE MODEL). */}}
 {{- define "warmimage.checkVolume" -}}
 {{- $root := index . 0 -}}
 {{- $at := printf "%s.weights.volume" (index . 1) -}}
@@ -134,7 +134,7 @@
 {{- fail (printf "%s.pvc.claimName: which claim holds the model? fix: set it, or %s.pvc.create, or another %s.type" $at $at $at) -}}
 {{- end -}}
 {{- if and $volume.pvc.create (not $volume.pvc.size) -}}
-{{- fail (printf "%s.pvc.size: a claim that is created needs a size" $at) -}}
+{{- fail (printf "%s.pvc.size: a created claim needs a size" $at) -}}
 {{- end -}}
 {{- if and $volume.pvc.create $volume.pvc.size (lt (include "warmimage.bytes" $volume.pvc.size | int64) (int64 $model.derived.weightBytes)) -}}
 {{- fail (printf "%s.pvc.size: got %s for %d bytes of weights" $at $volume.pvc.size (int64 $model.derived.weightBytes)) -}}
@@ -147,24 +147,24 @@
 {{- fail (printf "%s.type: image volumes need Kubernetes 1.31, got %s; fix: pvc or hostPath" $at $root.Capabilities.KubeVersion.Version) -}}
 {{- end -}}
 {{- if and $volume.subPath (semverCompare "<1.33.0-0" $root.Capabilities.KubeVersion.Version) -}}
-{{- fail (printf "%s.subPath: of an image volume it needs Kubernetes 1.33, got %s" $at $root.Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "%s.subPath: for an image volume it needs Kubernetes 1.33, got %s" $at $root.Capabilities.KubeVersion.Version) -}}
 {{- end -}}
 {{- if $download -}}{{- fail (printf "%s.type: nothing can be downloaded into an image volume; fix: pvc or emptyDir" $at) -}}{{- end -}}
 {{- else if eq $volume.type "hostPath" -}}
 {{- $path := clean $volume.hostPath.path -}}
 {{- if $download -}}{{- fail (printf "%s.type: hostPath is read-only; fix: pvc or emptyDir to download into" $at) -}}{{- end -}}
 {{- if not (regexMatch "^/[^/]+/[^/]+" $path) -}}
-{{- fail (printf "%s.hostPath.path: got %q, expected the model's own folder, at least two levels below /" $at $volume.hostPath.path) -}}
+{{- fail (printf "%s.hostPath.path: got %q, expected the model's own directory, at least two levels below /" $at $volume.hostPath.path) -}}
 {{- end -}}
 {{- if regexMatch "^/(etc|proc|sys|dev|run|root|boot|usr|bin|sbin|lib|lib64|var/(lib/(kubelet|containerd|docker|containers|etcd|rancher)|run|log))(/|$)" $path -}}
-{{- fail (printf "%s.hostPath.path: got %s, a folder of the system; fix: keep models in a folder of their own, such as /var/lib/models/NAME" $at $path) -}}
+{{- fail (printf "%s.hostPath.path: got %s, a system directory; fix: keep models in a separate directory, such as /var/lib/models/NAME" $at $path) -}}
 {{- end -}}
 {{- else if not $download -}}
-{{- fail (printf "%s.type: an emptyDir has no model in it; it is for weights.strategy download" $at) -}}
+{{- fail (printf "%s.type: an emptyDir contains no model; it is only for weights.strategy download" $at) -}}
 {{- end -}}
 {{- end -}}
 
-{{/* What the warmers of all models keep on one node: (list ROOT MODELS). Models share nodes where they select the same. */}}
+{{/* Checks that the warmers on one node fit nodeBudget: (list ROOT MODELS). Models with equal selectors share nodes. */}}
 {{- define "warmimage.checkNodes" -}}
 {{- $root := index . 0 -}}
 {{- $budget := include "warmimage.bytes" $root.Values.nodeBudget | int64 -}}
@@ -177,13 +177,13 @@
 {{- $_ := set $totals $nodes $total -}}
 {{- $_ := set $members $nodes (append (default list (get $members $nodes)) $key) -}}
 {{- if gt $total $budget -}}
-{{- fail (printf "nodeBudget: got %s for the %d bytes that the warmers of %s would keep on one node; fix: raise it, give the models nodes of their own (nodeSelector), or set warmer.enabled to false for some" $root.Values.nodeBudget $total (join ", " (get $members $nodes))) -}}
+{{- fail (printf "nodeBudget: got %s for the %d bytes that the warmers of %s would keep on one node; fix: raise it, give the models separate nodes (nodeSelector), or set warmer.enabled to false for some" $root.Values.nodeBudget $total (join ", " (get $members $nodes))) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Labels of nodes: (list ROOT MODELS). Two warmers that both set one would take it away from each other. */}}
+{{/* Checks of node labels: (list ROOT MODELS). Two warmers with the same label would remove it from each other's nodes. */}}
 {{- define "warmimage.checkLabels" -}}
 {{- $root := index . 0 -}}
 {{- $labels := dict -}}
@@ -191,7 +191,7 @@
 {{- if and $model.warmer.enabled $model.warmer.nodeLabel.enabled -}}
 {{- $label := include "warmimage.nodeLabel" (dict "root" $root "model" $model) -}}
 {{- if hasKey $labels $label -}}
-{{- fail (printf "warmer.nodeLabel.key: the warmers of %s and %s would both set %s; fix: leave it empty, or name another for each model" (get $labels $label) $key $label) -}}
+{{- fail (printf "warmer.nodeLabel.key: the warmers of %s and %s would both set %s; fix: leave it empty, or set a different one for each model" (get $labels $label) $key $label) -}}
 {{- end -}}
 {{- $_ := set $labels $label $key -}}
 {{- end -}}

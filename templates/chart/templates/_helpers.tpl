@@ -4,7 +4,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Beginning of resource names; leaves room for a model's name, or for a suffix. */}}
+{{/* Prefix of resource names; leaves room for a model's name or a suffix. */}}
 {{- define "warmimage.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- if .Values.fullnameOverride -}}
@@ -34,7 +34,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: warmimage
 {{- end -}}
 
-{{/* Labels that select a model's pods: (list ROOT KEY COMPONENT). Immutable: nothing that a user or a release changes. */}}
+{{/* Labels that select a model's pods: (list ROOT KEY COMPONENT). Selectors are immutable, so no value and no version of the chart may change them. */}}
 {{- define "warmimage.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "warmimage.name" $root }}
@@ -50,7 +50,7 @@ app.kubernetes.io/component: {{ index . 2 }}
 warmimage.dev/model: {{ index . 1 | quote }}
 {{- end -}}
 
-{{/* Labels in YAML over a user's: (list LABELS MAP...). No user's label may change what selects. */}}
+{{/* Labels in YAML, merged over the user's: (list LABELS MAP...). No user's label may change a selector label. */}}
 {{- define "warmimage.labelsOver" -}}
 {{- $all := dict -}}
 {{- range rest . }}{{ include "warmimage.merge" (list $all .) }}{{ end -}}
@@ -87,13 +87,13 @@ annotations:
 {{- default (printf "%s-%s-warmer" (include "warmimage.namespace" .) (include "warmimage.fullname" .) | trunc 63 | trimSuffix "-") .Values.priorityClass.name -}}
 {{- end -}}
 
-{{/* "true" where the cluster has an API, or the user says so: (list ROOT API). */}}
+{{/* "true" if the cluster has an API or apiVersions names it: (list ROOT API). */}}
 {{- define "warmimage.hasApi" -}}
 {{- $root := index . 0 -}}
 {{- if or ($root.Capabilities.APIVersions.Has (index . 1)) (has (index . 1) $root.Values.apiVersions) -}}true{{- end -}}
 {{- end -}}
 
-{{/* "true" where Prometheus' resources are wanted and there. */}}
+{{/* "true" if Prometheus' resources are wanted and the cluster has their API. */}}
 {{- define "warmimage.monitored" -}}
 {{- $mode := .Values.monitoring.mode -}}
 {{- if or (eq $mode "always") (and (eq $mode "auto") (include "warmimage.hasApi" (list . "monitoring.coreos.com/v1"))) -}}true{{- end -}}

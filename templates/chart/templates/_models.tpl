@@ -1,16 +1,16 @@
 {{/*
-The models to serve, whole and checked: (list ROOT RESULT). RESULT is a dict, and gets each model by its key: `defaults`,
-over them the model's own values, and what follows from both as `derived`:
-  name             of its resources
-  image, warmImage, warmPullPolicy  references of the images that serve and that warm
-  bytes            to read at a start: weights, twice where they are downloaded first, and snapshot
+All models to serve, merged and checked: (list ROOT RESULT). RESULT is a dict that gets each model by its key. A model is
+`defaults`, overridden by the model's own values. Its `derived` has what follows from them:
+  name             name of its resources
+  image, warmImage, warmPullPolicy  references of the server's image and of the warmer's image, and when to pull the latter
+  bytes            bytes to read at a start: the snapshot and the weights, twice if they are downloaded first
   restores         whether the server starts from the image's snapshot
-  costly           names of the variables that its values set and that may cost it the snapshot
-  seconds          that a start may take, once the container runs
-  progressSeconds  that a rollout may take to make one more server available
-  rolloutSeconds   that all of a rollout may take
-  timeoutSeconds   that `helm --wait` may take, which waits for the warmers too
-  sidecarTargets, warmerTargets, sidecarBytes, warmerBytes  what they warm
+  costly           names of variables that its values set and that may cost it the snapshot
+  seconds          longest time of a start, once the container runs
+  progressSeconds  longest time until a rollout makes one more server available
+  rolloutSeconds   longest time of a whole rollout
+  timeoutSeconds   longest time of `helm --wait`, which also waits for the warmers
+  sidecarTargets, warmerTargets, sidecarBytes, warmerBytes  what the sidecar and the warmer warm
 */}}
 {{- define "warmimage.models" -}}
 {{- $root := index . 0 -}}
@@ -37,7 +37,7 @@ over them the model's own values, and what follows from both as `derived`:
 {{- include "warmimage.checkLabels" (list $root $result) -}}
 {{- end -}}
 
-{{/* What follows from a model's values: (list ROOT NAME MODEL). */}}
+{{/* Computes `derived` from a model's values: (list ROOT NAME MODEL). */}}
 {{- define "warmimage.derive" -}}
 {{- $root := index . 0 -}}
 {{- $model := index . 2 -}}
@@ -88,7 +88,7 @@ over them the model's own values, and what follows from both as `derived`:
 {{- end -}}
 {{- $_ := set $derived "timeoutSeconds" $timeout -}}
 
-{{- /* What can be warmed at all: in the server's own pod everything; on a node only what pods on it share. */ -}}
+{{- /* A sidecar can warm everything. The DaemonSet can warm only files that pods on a node share. */ -}}
 {{- $image := list -}}
 {{- if $model.snapshot.inImage -}}{{- $image = append $image "snapshot" -}}{{- end -}}
 {{- $image = append $image "image" -}}
@@ -106,7 +106,7 @@ over them the model's own values, and what follows from both as `derived`:
 {{- end -}}
 {{- end -}}
 
-{{/* "true" where the weights' files are the same ones for all pods of a node. */}}
+{{/* "true" if all pods of a node share the weights' files. */}}
 {{- define "warmimage.shared" -}}
 {{- $volume := .weights.volume -}}
 {{- if eq .weights.strategy "bake" -}}true

@@ -1,6 +1,6 @@
-{{/* The server's pod. All take (dict root, key, model). */}}
+{{/* Parts of the server's pod. Each takes (dict root, key, model), unless its comment names other arguments. */}}
 
-{{/* Of any pod; with `writes` true, of one that gets what the server writes to. */}}
+{{/* Security context of any pod. `writes` is true for the pod that mounts the server's writable volumes. */}}
 {{- define "warmimage.podSecurityContext" -}}
 {{- $security := .model.podSecurityContext -}}
 {{- $ids := dict -}}
@@ -26,7 +26,7 @@ seccompProfile:
   type: {{ $security.seccompProfile }}
 {{- end -}}
 
-{{/* Every container: no tier needs a privilege, so each keeps to Pod Security level restricted. */}}
+{{/* Security context of every container. No tier needs a privilege, so all meet Pod Security level restricted. */}}
 {{- define "warmimage.restricted" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -51,7 +51,7 @@ capabilities:
 {{- end }}
 {{- end -}}
 
-{{/* "true" where the server writes to a claim, whose file system is root's own when it is new. */}}
+{{/* "true" if the server writes to a claim. A new claim's file system belongs to root. */}}
 {{- define "warmimage.writesClaim" -}}
 {{- $writes := and (eq .weights.strategy "download") (eq .weights.volume.type "pvc") -}}
 {{- range .writable -}}
@@ -60,7 +60,7 @@ capabilities:
 {{- if $writes -}}true{{- end -}}
 {{- end -}}
 
-{{/* The volume with the weights; nothing where the image holds them. Read-only as a whole: no mount gives it to a group. */}}
+{{/* The volume with the weights; nothing if the image contains them. The volume itself is read-only, so that no driver changes its group. */}}
 {{- define "warmimage.weightsVolume" -}}
 {{- $model := .model -}}
 {{- $volume := $model.weights.volume -}}
@@ -86,7 +86,7 @@ capabilities:
 {{- end }}
 {{- end -}}
 
-{{/* Its mount: (dict model, write). Only the server that downloads writes. */}}
+{{/* The mount of the weights: (dict model, write). Only a server that downloads them writes. */}}
 {{- define "warmimage.weightsMount" -}}
 {{- $model := .model -}}
 {{- if ne $model.weights.strategy "bake" }}
@@ -99,7 +99,7 @@ capabilities:
 {{- end }}
 {{- end -}}
 
-{{/* Folders that the server may write to, in a claim's folder for this image where they are kept. */}}
+{{/* Directories that the server may write to. A claim has one directory for each image. */}}
 {{- define "warmimage.writableMounts" -}}
 {{- $model := .model -}}
 {{- range $name, $folder := $model.writable }}
@@ -135,7 +135,7 @@ capabilities:
 {{- end }}
 {{- end -}}
 
-{{/* An init container that copies what the image has into empty folders; a copy that fails leaves a slower start. */}}
+{{/* An init container that copies the image's content into empty directories. If the copy fails, the start is only slower. */}}
 {{- define "warmimage.seed" -}}
 {{- $model := .model -}}
 {{- $seeded := dict -}}
@@ -162,7 +162,7 @@ capabilities:
     - /seed/{{ $name }}
     {{- end }}
   env:
-    # A container's runtime would give it GPUs by the image's own variable.
+    # Without this, the NVIDIA runtime would give it GPUs because of the image's own variable.
     - name: NVIDIA_VISIBLE_DEVICES
       value: void
   resources:
@@ -204,7 +204,7 @@ capabilities:
   ports:
     - name: http
       containerPort: {{ int64 $model.port }}
-  # {{ $model.derived.seconds }} seconds for {{ $model.derived.bytes }} bytes to read
+  # {{ $model.derived.seconds }} seconds to read {{ $model.derived.bytes }} bytes and start
   startupProbe:
     {{- toYaml $ask | nindent 4 }}
     periodSeconds: {{ int64 $probes.startup.periodSeconds }}
@@ -244,7 +244,7 @@ capabilities:
     {{- end }}
 {{- end -}}
 
-{{/* The server's resources: GPUs are asked for as limits, which are their requests too. */}}
+{{/* The server's resources. GPUs are limits, because for them Kubernetes takes the limit as the request. */}}
 {{- define "warmimage.serverResources" -}}
 {{- $resources := deepCopy .resources -}}
 {{- if int64 .gpus.count -}}
@@ -255,7 +255,7 @@ capabilities:
 {{- toYaml $resources -}}
 {{- end -}}
 
-{{/* Where the model's pods may run. */}}
+{{/* Node labels that the model's pods require. */}}
 {{- define "warmimage.nodeSelector" -}}
 {{- $labels := dict "kubernetes.io/os" "linux" -}}
 {{- with .model.arch }}{{ $_ := set $labels "kubernetes.io/arch" . }}{{ end -}}
@@ -264,12 +264,12 @@ capabilities:
 {{- toYaml $labels -}}
 {{- end -}}
 
-{{/* The user's tolerations beside the one for the model's GPUs, never in its place. */}}
+{{/* The user's tolerations, in addition to the one for the model's GPUs. */}}
 {{- define "warmimage.tolerations" -}}
 {{- $model := .model -}}
 {{- $all := list -}}
 {{- if int64 $model.gpus.count -}}
-{{- /* Nodes whose GPUs are offered in parts, as nvidia.com/mig-1g.5gb is, keep the taint of whole ones. */ -}}
+{{- /* Nodes that offer parts of GPUs, such as nvidia.com/mig-1g.5gb, still have the taint for whole GPUs. */ -}}
 {{- $keys := list $model.gpus.resource -}}
 {{- if hasPrefix "nvidia.com/" $model.gpus.resource -}}{{- $keys = append $keys "nvidia.com/gpu" | uniq -}}{{- end -}}
 {{- range $keys -}}
@@ -284,7 +284,7 @@ tolerations:
 {{- end }}
 {{- end -}}
 
-{{/* The user's affinity; servers prefer nodes that are warm. */}}
+{{/* The user's affinity, and a preference for warm nodes. */}}
 {{- define "warmimage.affinity" -}}
 {{- $affinity := deepCopy .model.affinity -}}
 {{- if and .model.warmer.enabled .model.warmer.nodeLabel.enabled -}}
@@ -304,14 +304,14 @@ affinity:
 {{- default (printf "%s.warm.warmimage.dev/%s" (include "warmimage.namespace" .root) .model.derived.name) .model.warmer.nodeLabel.key -}}
 {{- end -}}
 
-{{/* What the model's affinity demands of nodes, as YAML; nothing where it demands nothing. */}}
+{{/* The model's required node affinity as YAML; empty if there is none. */}}
 {{- define "warmimage.requiredNodes" -}}
 {{- with dig "nodeAffinity" "requiredDuringSchedulingIgnoredDuringExecution" dict .affinity -}}
 {{- toYaml . -}}
 {{- end -}}
 {{- end -}}
 
-{{/* The warmer's affinity: the nodes that the model's demands; else, with NVIDIA's GPUs and no selector, nodes that have some. */}}
+{{/* The warmer's affinity: the model's required node affinity; else, for NVIDIA GPUs without a selector, nodes with such GPUs. */}}
 {{- define "warmimage.warmerAffinity" -}}
 {{- $model := .model -}}
 {{- $required := include "warmimage.requiredNodes" $model | fromYaml -}}
@@ -324,7 +324,7 @@ affinity:
 {{- $required = dict "nodeSelectorTerms" $terms -}}
 {{- end -}}
 {{- with $required }}
-# Without it, the image would be pulled on nodes that cannot serve it.
+# Without it, nodes that cannot serve the image would pull it.
 affinity:
   nodeAffinity:
     requiredDuringSchedulingIgnoredDuringExecution:

@@ -1,6 +1,6 @@
-{{/* Arithmetic and merging, which sprig does not have in the form that is needed here. */}}
+{{/* Arithmetic and merging that sprig lacks. */}}
 
-{{/* Put the values of one map over those of another: (list TARGET SOURCE). Sprig's merge would drop false, 0 and "". */}}
+{{/* Merges the map SOURCE over TARGET: (list TARGET SOURCE). Sprig's merge would drop false, 0 and "". */}}
 {{- define "warmimage.merge" -}}
 {{- $target := index . 0 -}}
 {{- range $key, $value := index . 1 -}}
@@ -24,13 +24,13 @@
 {{- else -}}0{{- end -}}
 {{- end -}}
 
-{{/* Whole number of times that one number goes into another, rounded up: (list NUMBER BY). */}}
+{{/* NUMBER divided by BY, rounded up: (list NUMBER BY). */}}
 {{- define "warmimage.ceilDiv" -}}
 {{- $by := int64 (index . 1) -}}
 {{- div (sub (add (int64 (index . 0)) $by) 1) $by -}}
 {{- end -}}
 
-{{/* How many of a number of pods a share such as 1 or 25% is, rounded down: (list SHARE PODS). */}}
+{{/* Number of pods in a share such as 1 or 25%, rounded down: (list SHARE PODS). */}}
 {{- define "warmimage.share" -}}
 {{- $share := toString (index . 0) -}}
 {{- if hasSuffix "%" $share -}}
@@ -38,7 +38,7 @@
 {{- else -}}{{- int64 $share -}}{{- end -}}
 {{- end -}}
 
-{{/* Rounds in which a share such as 25% of all pods replaces them; of a plain number one, for nobody knows of how many. */}}
+{{/* Number of rounds that replace all pods, a share such as 25% at a time. For a plain number it is 1, because the number of pods is unknown. */}}
 {{- define "warmimage.rounds" -}}
 {{- $share := toString . -}}
 {{- if hasSuffix "%" $share -}}
@@ -46,7 +46,7 @@
 {{- else -}}1{{- end -}}
 {{- end -}}
 
-{{/* A share as Kubernetes takes it: a number, or a text with %. */}}
+{{/* A share in Kubernetes' form: a number, or a string with %. */}}
 {{- define "warmimage.intOrPercent" -}}
 {{- if kindIs "string" . -}}{{- . | quote -}}{{- else -}}{{- int64 . -}}{{- end -}}
 {{- end -}}

@@ -1,6 +1,6 @@
-{{/* The container that warms, in a pod of its own or beside a server: `warm` of the server's own image, or of one for weights alone. */}}
+{{/* The container that warms, in its own pod or in a server's. It runs `warm` of the server's image, or of an image for weights alone. */}}
 
-{{/* Its arguments: (dict model, settings, targets[, once, nodeLabel, nodeBudget]). */}}
+{{/* Arguments of `warm`: (dict model, settings, targets[, once, nodeLabel, nodeBudget]). */}}
 {{- define "warmimage.warmArgs" -}}
 {{- $settings := .settings -}}
 - warm
@@ -32,7 +32,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* What every warming container has: (dict model, settings). No GPU, whatever the image's variables and the runtime say. */}}
+{{/* Fields that every warming container has: (dict model, settings). */}}
 {{- define "warmimage.warmCommon" -}}
 image: {{ .model.derived.warmImage | quote }}
 imagePullPolicy: {{ .model.derived.warmPullPolicy }}
@@ -76,8 +76,8 @@ livenessProbe:
 {{- end -}}
 
 {{/*
-The sidecar: (dict model). An init container that goes on running (a native sidecar): the server starts when it has
-started, which is at once in mode overlap, and with /readyz in mode gate; or in mode once when it has ended.
+The sidecar: (dict model). In modes overlap and gate it is a native sidecar, which is an init container that keeps running.
+The server starts at once in mode overlap, when /readyz answers 200 in mode gate, and when this container ends in mode once.
 */}}
 {{- define "warmimage.sidecar" -}}
 {{- $model := .model -}}
@@ -97,7 +97,7 @@ started, which is at once in mode overlap, and with /readyz in mode gate; or in 
   {{- include "warmimage.warmLiveness" $common | nindent 2 }}
   {{- end }}
   {{- if eq $settings.mode "gate" }}
-  # Longer than the deadline, after which it answers in any case.
+  # Longer than the deadline, after which /readyz answers 200 in any case.
   startupProbe:
     httpGet:
       path: /readyz
