@@ -39,8 +39,8 @@ format: $(VENV)/installed ## Fix style
 	$(VENV)/bin/ruff format $(CODE)
 	$(VENV)/bin/clang-format -i $(NATIVE)/*.[ch]
 
-typecheck: $(VENV)/installed ## Check the types of the installed wheel
-	cd $(VENV) && bin/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p warmimage
+typecheck: $(VENV)/installed ## Check the types of the installed wheel, of the benchmarks and of the tests
+	$(PY) -m mypy -p warmimage -p benchmarks -p tests
 
 docs: $(VENV)/installed ## Write the generated documents anew
 	$(PY) tests/docs/generate.py

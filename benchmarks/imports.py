@@ -23,8 +23,14 @@ def measure(image: str, runs: int) -> list[dict[str, float | str]]:
     """Return the rows of ``import_rounds``, from one container of the image."""
     python = json.loads(warmimage("inspect", image, "--json").stdout)["plan"]["python"]
     source = Path(import_rounds.__file__).read_text(encoding="utf-8")
-    words = {"entrypoint": [python, "-c", source], "environment": {"WARMIMAGE_TIMELINE": ""}}
-    output = docker.from_env().containers.run(image, [str(runs)], remove=True, network_mode="none", **words)
+    output = docker.from_env().containers.run(
+        image,
+        [str(runs)],
+        entrypoint=[python, "-c", source],
+        environment={"WARMIMAGE_TIMELINE": ""},
+        network_mode="none",
+        remove=True,
+    )
     return [json.loads(row) for row in output.splitlines() if row.startswith(b'{"arm"')]
 
 
@@ -40,7 +46,8 @@ def show(rows: list[dict[str, float | str]]) -> str:
             f"| {cpu.median:.2f} | {found[0]['modules']} |"
         )
     for what, key in (("time", "seconds"), ("CPU time", "cpu_seconds")):
-        ratio = ratio_of_medians(*([float(row[key]) for row in values[arm]] for arm in ARMS))
+        plain, zygote = ([float(row[key]) for row in values[arm]] for arm in ARMS)
+        ratio = ratio_of_medians(plain, zygote)
         interval = "" if ratio.low is None or ratio.high is None else f" (95 %: {ratio.low:.2f} to {ratio.high:.2f})"
         lines.append(f"\nratio of {what}, `{ARMS[0]}` to `{ARMS[1]}`: {ratio.ratio:.2f}{interval}")
     return "\n".join(lines)

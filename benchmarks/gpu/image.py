@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Literal
 
 from warmimage import engines
 from warmimage.build import context, planner
@@ -59,7 +60,7 @@ class Engine:
 
     python: str
     site: Path | None
-    accelerator: str
+    accelerator: Literal["cuda", "cpu"]
     arguments: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
 

@@ -121,7 +121,7 @@ def _write_shard(file: Path, weights: list[tuple[str, tuple[int, ...]]], pool: n
         output.write(struct.pack("<Q", len(text)) + text)
         for number, (name, shape) in enumerate(weights):
             for block in _values(name, shape, pool, words, number):
-                output.write(memoryview(block).cast("B"))
+                output.write(block.data.cast("B"))
     return offset
 
 

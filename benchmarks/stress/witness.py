@@ -42,7 +42,8 @@ def main(delay: float, event: str, patience: float, command: list[str]) -> dict[
     began = time.monotonic()
     server = subprocess.Popen(command).pid
     zombies, adopted = Zombies(), 0
-    code, first, stopped, hung = None, 0.0, 0.0, []
+    code, first, stopped = None, 0.0, 0.0
+    hung: list[Row] = []
     while code is None:
         time.sleep(LOOK)
         ended = reap()
@@ -95,7 +96,7 @@ def happened(event: str) -> bool:
 
 def reap() -> dict[int, int]:
     """Return the children that have ended, with their exit codes; -n for signal n."""
-    ended = {}
+    ended: dict[int, int] = {}
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

@@ -66,12 +66,16 @@ class Browser:
 
     def requests(self) -> list[str]:
         """Return every address that was asked for since the last call."""
-        messages = [json.loads(row["message"])["message"] for row in self.driver.get_log("performance")]
+        messages = [json.loads(row["message"])["message"] for row in self._log("performance")]
         return [row["params"]["request"]["url"] for row in messages if row["method"] == "Network.requestWillBeSent"]
 
     def complaints(self) -> list[str]:
         """Return what the console said since the last call."""
-        return [f"{row['level']} {row['message']}" for row in self.driver.get_log("browser")]
+        return [f"{row['level']} {row['message']}" for row in self._log("browser")]
+
+    def _log(self, kind: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.driver.get_log(kind)  # type: ignore[no-untyped-call]  # selenium's
+        return rows
 
     def picture(self, height: int | None = None) -> bytes:
         """Return the page as PNG, whole or down to a height."""

@@ -72,7 +72,7 @@ def test_nothing_lies_beyond_a_narrow_screen(browser: Browser, report: Path, wid
 def test_tab_moves_from_bar_to_bar_and_shows_their_detail(browser: Browser, report: Path) -> None:
     browser.look(DESKTOP)
     browser.open(report)
-    seen = []
+    seen: list[tuple[str, bool]] = []
     while seen.count(("bar", True)) < 2 and len(seen) < 150:
         press(browser, Keys.TAB)
         css, flame = browser.run(FOCUSED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from warmimage.bench import tables, verdict
@@ -38,7 +39,7 @@ def test_a_clear_difference_is_said_either_way() -> None:
     ids=["interval", "four", "one", "before", "during", "spread"],
 )
 def test_where_nothing_follows_the_reason_is_said(
-    plain: list[float], preload: list[float], changed: dict[str, float], words: str
+    plain: list[float], preload: list[float], changed: dict[str, Any], words: str
 ) -> None:
     found = result([*runs("plain", plain, **changed), *runs("preload", preload, **changed)])
     assert re.match(f"no conclusion: {words}", verdict_of(found))

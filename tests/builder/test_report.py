@@ -13,7 +13,7 @@ import pytest
 from warmimage.errors import ConfigError
 from warmimage.report import Start, Table, charts, page, picture, read
 from warmimage.report.svg import Chart, cut, fitting, ticks_of
-from warmimage.report.view import View, views
+from warmimage.report.view import Span, View, views
 from warmimage.report.words import of_event, seconds, size
 from warmimage.timeline import Event
 
@@ -105,7 +105,8 @@ def test_lanes_have_names_times_and_what_they_did(view: View) -> None:
         (8, "engine"),
         (9, "worker"),
     ]
-    assert (lanes[7].began, lanes[7].left) == (pytest.approx(1.2), True)
+    assert lanes[7].began == pytest.approx(1.2)
+    assert lanes[7].left is True
     assert lanes[7].ended == pytest.approx(2.2)
     assert (lanes[8].ended, lanes[8].left) == (6.0, False)
     (span,) = lanes[7].spans
@@ -187,7 +188,7 @@ def test_script_is_short() -> None:
 
 
 def test_overlapping_spans_get_rows_of_their_own() -> None:
-    spans = [charts.Span(name, *times, "checks") for name, times in (("a", (0, 2)), ("b", (1, 3)), ("c", (2, 4)))]
+    spans = [Span(name, *times, "checks") for name, times in (("a", (0, 2)), ("b", (1, 3)), ("c", (2, 4)))]
     assert [[span.name for span in row] for row in charts.rows_of(spans)] == [["a", "c"], ["b"]]
 
 

@@ -15,7 +15,8 @@ _FENCE = re.compile(r"^```(?P<words>.*)$")
 def fenced_blocks(text: str) -> Iterator[tuple[list[str], int, list[str]]]:
     """Yield every fenced block of a Markdown text: the words after its fence, its first line's number, its lines."""
     words: list[str] | None = None
-    start, lines = 0, []
+    start = 0
+    lines: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         fence = _FENCE.match(line)
         if words is None and fence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -33,7 +34,7 @@ def plan(**words: object) -> Plan:
 
 def built(made: Plan, **words: object) -> Built:
     """Return an image of a plan, pushed."""
-    facts = {"digest": f"registry.example.com:5000/team/qwen@{DIGEST}", "size": 12_000_000_000, **words}
+    facts: dict[str, Any] = {"digest": f"registry.example.com:5000/team/qwen@{DIGEST}", "size": 12_000_000_000, **words}
     facts.setdefault("weight_bytes", 16 * GIB + 1)
     return Built(plan=made, tag="registry.example.com:5000/team/qwen:1", environment=dict(made.environment), **facts)
 

@@ -265,7 +265,7 @@ def test_warmers_run_where_servers_may() -> None:
 def test_warmers_keep_to_the_nodes_that_the_servers_affinity_requires() -> None:
     """The user's own words win over the labels of GPU nodes; what they only prefer is the server's affair."""
     terms = [{"matchExpressions": [{"key": "pool", "operator": "In", "values": ["gpu"]}]}]
-    affinity = {
+    affinity: dict[str, Any] = {
         "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}},
         "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []},
     }

@@ -17,8 +17,13 @@ pytestmark = pytest.mark.docker
 
 def broken(client: docker.DockerClient, image: str, way: str) -> str:
     """Import once in the seed's way; return the error that it ended with, or an empty string."""
-    words = {"entrypoint": "python3", "volumes": {str(SCRIPT): {"bind": "/seed_way.py", "mode": "ro"}}}
-    made = client.containers.run(image, ["/seed_way.py", way], detach=True, **words)
+    made = client.containers.run(
+        image,
+        ["/seed_way.py", way],
+        entrypoint="python3",
+        volumes={str(SCRIPT): {"bind": "/seed_way.py", "mode": "ro"}},
+        detach=True,
+    )
     try:
         code = wait_ended(made, 300)
         return str(made.logs().decode().strip().splitlines()[-1]) if code else ""

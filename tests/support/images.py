@@ -47,7 +47,9 @@ def container(
 def port_of(running: Container, inside: str = "8000/tcp") -> int:
     """Return the host port that a container's port is published on."""
     running.reload()
-    return int(running.ports[inside][0]["HostPort"])
+    published = running.ports[inside]
+    assert published, f"{running.name} publishes no {inside}"
+    return int(published[0]["HostPort"])
 
 
 def wait_ready(running: Container, seconds: float = 240) -> int:

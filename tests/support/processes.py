@@ -45,6 +45,7 @@ def look(running: Container) -> list[Process]:
     """
     python = running.attrs["Config"]["Entrypoint"][0]
     done = running.exec_run([python, "-I", "-S", "-c", _SCRIPT])
+    assert isinstance(done.output, bytes)
     assert done.exit_code == 0, done.output.decode()
     found: list[Process] = json.loads(done.output)
     return [process for process in found if process["parent"] or process["pid"] == 1]
@@ -59,4 +60,4 @@ def called(processes: list[Process], name: str) -> Process:
 def send(running: Container, signal_name: str, *pids: int) -> None:
     """Send a signal (``KILL``) to processes of a container, by the PIDs that they have in it."""
     done = running.exec_run(["sh", "-c", f"kill -{signal_name} {' '.join(map(str, pids))}"])
-    assert done.exit_code == 0, done.output.decode()
+    assert done.exit_code == 0, done.output
