@@ -35,7 +35,7 @@ def main() -> int:
     answers = {}
     for arm, options in ARMS.items():
         note(f"starting {TAG}, {arm}")
-        done = warmimage("run", TAG, "--model-dir", str(model), "--port", "0", "--detach", *options)
+        done = warmimage("run", TAG, "--model", str(model), "--port", "0", "--detach", *options)
         container = client.containers.get(done.stdout.strip())
         try:
             answers[arm] = completion(port_of(container), "tiny-qwen2")

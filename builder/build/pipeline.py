@@ -181,7 +181,7 @@ def _show_next(config: Config, plan: Plan, reference: str) -> None:
     directory = shlex.quote(str(Path(config.model).absolute())) if Path(config.model).is_dir() else "DIR"
     mount = f" -v {directory}:{plan.model.path}:ro" if plan.model.mounted else ""
     gpus = " --gpus all" if plan.accelerator == "cuda" else ""
-    model_dir = f" --model-dir {directory}" if plan.model.mounted else ""
+    model_dir = f" --model {directory}" if plan.model.mounted else ""
     shared = f" --shm-size {plan.engine.shared_memory}" if plan.engine.shared_memory else ""
     port = plan.engine.port
     note("Next:")

@@ -114,7 +114,7 @@ def _build(
                 )
                 plan, added = plan.model_copy(update={"caches": caches}), True
         elif not plan.caches and plan.engine.caches:
-            note("no compile caches in this image: the model is not here (--model-dir DIR)")
+            note("no compile caches in this image: the model is not here (--model DIR)")
         (context / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (context / "plan.json").chmod(0o644)
         text = snapshot_dockerfile(plan, source, caches=added, names=names)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .invocation import Json
+
 if TYPE_CHECKING:
     from ..bench.result import Result, State
     from ..bench.session import Session, Step
@@ -18,56 +20,57 @@ def bench(
     engine_args: Annotated[
         list[str] | None, typer.Argument(metavar="-- ENGINE_ARGS", help="Engine arguments, unchanged.")
     ] = None,
-    model_dir: Annotated[
-        Path | None, typer.Option("--model-dir", metavar="DIR", help="Model directory to mount.")
-    ] = None,
+    model_dir: Annotated[Path | None, typer.Option("--model", metavar="DIR", help="Model directory to mount.")] = None,
     arms: Annotated[
         str,
         typer.Option(
             metavar="TIER[+NAME=VALUE]...,...",
-            help="Tiers to compare, each with variables of its own. Default: every tier of the image, plain first.",
+            help="Arms to compare: tiers, each with its own variables. Default: every tier of the image, plain first.",
         ),
     ] = "",
     against: Annotated[
         str, typer.Option(metavar="IMAGE2", help="One more arm: any image that serves the OpenAI API.")
     ] = "",
     against_args: Annotated[
-        str | None, typer.Option(metavar="WORDS", help="Its own arguments, in place of the engine arguments.")
+        str | None, typer.Option(metavar="ARGUMENTS", help="Arguments of IMAGE2, in place of the engine arguments.")
     ] = None,
     against_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port that it listens on, where warmimage did not build it.")
+        int, typer.Option(min=1, max=65535, help="Port of IMAGE2, if warmimage did not build it.")
     ] = 8000,
     runs: Annotated[int, typer.Option("-n", "--runs", min=1, help="Runs of each arm in each state.")] = 5,
     state: Annotated[
-        str, typer.Option(metavar="warm,cold", help="State of the page cache; both, or one.")
+        str, typer.Option(metavar="warm,cold", help="State of the page cache: one of them, or both.")
     ] = "warm,cold",
     env: Annotated[
-        list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="Variable of every container.")
+        list[str] | None,
+        typer.Option("--env", "-e", metavar="NAME=VALUE", help="Environment variable of every container."),
     ] = None,
-    gpus: Annotated[str, typer.Option(metavar="all|N|device=ID", help="GPUs to give the containers.")] = "",
+    gpus: Annotated[str, typer.Option(metavar="all|N|device=ID", help="GPUs for the containers.")] = "",
     host: Annotated[str, typer.Option(help="Host address to publish ports on.")] = "127.0.0.1",
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="How long a start may take.")] = 900,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the result, with every timeline.")
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="Time limit of one start.")] = 900,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON, with every timeline."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the report.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the report as HTML.")] = None,
     gate: Annotated[
         float | None,
         typer.Option(
-            metavar="RATIO", min=0, help="End with 5 unless the last arm is RATIO times as fast as the first."
+            metavar="RATIO", min=0, help="Exit with 5 unless the last arm is RATIO times as fast as the first."
         ),
     ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Measure starts of an image in several tiers, in turn, with the page cache warm and cold.
+    """Compare the start-up times of an image's tiers, with the page cache warm and cold.
 
-    Prints medians, spread, and the ratio of the first arm to each other one.
+    The arms run in turn.  Prints each arm's median and spread, and the ratio of the first arm to each other one.
 
     Examples:
 
     \b
-      warmimage bench my-model:1 --model-dir ./my-model
-      warmimage bench my-model:1 --model-dir ./my-model --arms plain,plain --state warm
-      warmimage bench my-model:1 --model-dir ./my-model --arms preload --against vllm/vllm-openai:v0.33.0 \\
+      warmimage bench my-model:1 --model ./my-model
+      warmimage bench my-model:1 --model ./my-model --arms plain,plain --state warm
+      warmimage bench my-model:1 --model ./my-model --arms preload --against vllm/vllm-openai:v0.33.0 \\
         --against-args="--model /model" --gpus all --report starts.html
     """
     from ..bench import session, tables, verdict
@@ -77,13 +80,13 @@ def bench(
     from .options import variables
 
     states = _states(state)
-    session.check_writable(json_file, report)
+    session.check_writable(output, report)
     request = session.Request(
         image=image,
         model_dir=model_dir,
         arms=arms,
         other=against,
-        other_arguments=None if against_args is None else _words(against_args),
+        other_arguments=None if against_args is None else _split(against_args),
         other_port=against_port,
         rounds=runs,
         states=states,
@@ -94,9 +97,10 @@ def bench(
         timeout=timeout,
     )
     result = _run(session.Session(daemon.connect(), request))
-    if json_file:
-        write_whole(json_file, result.model_dump_json(indent=1) + "\n")
-    product(tables.as_text(result, _width()))
+    text = result.model_dump_json(indent=1) + "\n"
+    if output:
+        write_whole(output, text)
+    product(text if as_json else tables.as_text(result, _width()))
     if report:
         write_whole(report, tables.report(result))
     for fault in result.faults:
@@ -106,7 +110,7 @@ def bench(
 
 
 def _run(session: Session) -> Result:
-    """Run a bench and show how far it is: a bar on a terminal, a line per start elsewhere."""
+    """Run a bench and show its progress: a bar on a terminal, a line per start elsewhere."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..bench.result import Run
@@ -136,31 +140,28 @@ def _round(step: Step) -> str:
 def _states(text: str) -> tuple[State, ...]:
     from ..errors import UsageError
 
-    found: list[State] = []
-    for word in text.split(","):
-        known: State | None = "warm" if word == "warm" else "cold" if word == "cold" else None
-        if known is None:
-            raise UsageError("no such state of the page cache", where="--state", got=word, expected="warm, cold")
-        found.append(known)
-    return tuple(dict.fromkeys(found))
+    states: list[State] = []
+    for name in text.split(","):
+        if name == "warm":
+            states.append("warm")
+        elif name == "cold":
+            states.append("cold")
+        else:
+            raise UsageError("unknown state of the page cache", where="--state", got=name, expected="warm, cold")
+    return tuple(dict.fromkeys(states))
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _split(text: str) -> tuple[str, ...]:
     from ..errors import UsageError
 
     try:
         return tuple(shlex.split(text))
     except ValueError as error:
-        raise UsageError(f"the words cannot be split: {error}", where="--against-args") from None
+        raise UsageError(f"the arguments cannot be split: {error}", where="--against-args") from None
 
 
 def _width() -> int:
-    """Return how wide a table may be: the terminal's width, or plenty where there is none."""
+    """Return the largest width of a table in characters: the terminal's, or 160 without one."""
     import shutil
 
     return max(100, shutil.get_terminal_size((160, 24)).columns)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command()(bench)

@@ -10,28 +10,29 @@ import typer
 from .options import Given, takes_configuration
 
 
+@takes_configuration
 def build(
     given: Given,
-    push: Annotated[bool, typer.Option("--push", help="Push every tag, and print the registry's digest.")] = False,
+    push: Annotated[bool, typer.Option("--push", help="Push every tag and print the registry's digest.")] = False,
     progress: Annotated[
         Literal["auto", "plain", "tty", "quiet"], typer.Option(help="How to show the build's steps.")
     ] = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Resolve and print the plan as JSON; build and write nothing.")
+        bool, typer.Option("--dry-run", help="Print the plan as JSON; build and write nothing.")
     ] = False,
     values: Annotated[
         Path | None,
         typer.Option(
             "--values",
             metavar="FILE",
-            help="Where to write values for the Helm chart. Default: values.generated.yaml beside the lock.",
+            help="Where to write values for the Helm chart. Default: values.generated.yaml in the lock's directory.",
         ),
     ] = None,
-    no_values: Annotated[bool, typer.Option("--no-values", help="Write no values for the Helm chart.")] = False,
+    no_values: Annotated[bool, typer.Option("--no-values", help="Do not write values for the Helm chart.")] = False,
 ) -> None:
-    """Build an image that serves a model with an unmodified engine, started sooner.
+    """Build a container image that serves a model with an unmodified engine and starts faster.
 
-    It never puts a mounted model's weights, or a secret, into the image.  The digest reference goes to standard output.
+    The image never contains a secret, or the weights of a mounted model.  Prints the image's digest reference.
 
     Examples:
 
@@ -54,8 +55,3 @@ def build(
         return
     target = None if no_values else values or given.lock_file.with_name(FILE_NAME)
     product(pipeline.build(config, given.lock_file, push=push, progress=progress, values_file=target))
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command()(takes_configuration(build))

@@ -10,12 +10,13 @@ import typer
 
 def chart(
     output_dir: Annotated[
-        Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Folder to put the folder warmimage into.")
+        Path,
+        typer.Option("--output-dir", "-o", metavar="DIR", help="Directory in which to create the chart's directory."),
     ] = Path(),
 ) -> None:
-    """Write the Helm chart that serves images and keeps their files in each node's memory.
+    """Write the Helm chart that serves images and keeps their files in each node's page cache.
 
-    Build writes the values for it, values.generated.yaml.  The chart's folder goes to standard output.
+    The build writes its values, values.generated.yaml.  Prints the chart's directory.
 
     Examples:
 
@@ -26,11 +27,6 @@ def chart(
     from ..console import note, product
     from ..helm import chart as charts
 
-    written = charts.write(output_dir)
-    product(str(written))
-    note(f"Next: helm upgrade --install RELEASE {written} -f values.generated.yaml -f mine.yaml")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command()(chart)
+    directory = charts.write(output_dir)
+    product(str(directory))
+    note(f"Next: helm upgrade --install RELEASE {directory} -f values.generated.yaml -f mine.yaml")

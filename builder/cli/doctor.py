@@ -8,29 +8,31 @@ from typing import Annotated
 
 import typer
 
+from .invocation import Json
+
 
 def doctor(
     image: Annotated[
         str | None, typer.Argument(metavar="IMAGE", help="Image built by warmimage to check this host against.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    gpus: Annotated[str, typer.Option(metavar="all|N|device=ID", help="GPUs to give a container of the image.")] = "",
+    as_json: Json = False,
+    gpus: Annotated[str, typer.Option(metavar="all|N|device=ID", help="GPUs for a container of IMAGE.")] = "",
     model_dir: Annotated[
         Path | None,
-        typer.Option("--model-dir", metavar="DIR", help="Model directory to check, and to measure the reading of."),
+        typer.Option("--model", metavar="DIR", help="Model directory to check and to read."),
     ] = None,
 ) -> None:
-    """Check this host, and with IMAGE whether it would run that image well; say what to do about each finding.
+    """Check this host, and with IMAGE how well it runs that image.  Each finding names its fix.
 
-    Takes less than ten seconds.  It starts small containers and removes them, and to measure disks it drops at most
+    Takes less than ten seconds.  Starts small containers and removes them.  To measure the disks, it drops at most
     256 MiB of the image's and of the model's files from the page cache and reads them again.
-    Ends with exit code 4 when something required is missing.
+    Exits with 4 if something required is missing.
 
     Examples:
 
     \b
       warmimage doctor
-      warmimage doctor my-model:1 --model-dir ./my-model --json
+      warmimage doctor my-model:1 --model ./my-model --json
     """
     import time
 
@@ -43,11 +45,11 @@ def doctor(
     from ..errors import UsageError
 
     if gpus and not image:
-        raise UsageError("GPUs are given to a container of an image", where="--gpus", fix="warmimage doctor IMAGE")
+        raise UsageError("--gpus needs an IMAGE", where="--gpus", fix="warmimage doctor IMAGE --gpus all")
     if gpus:
         device_request(gpus)
     began = time.monotonic()
-    with console().status("looking"):
+    with console().status("checking"):
         findings = examine(CHECKS, Subject(image=image, model_dir=model_dir, gpus=gpus))
     seconds = time.monotonic() - began
     if as_json:
@@ -55,8 +57,3 @@ def doctor(
     else:
         show(findings, seconds)
     sys.exit(exit_code(findings))
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command()(doctor)

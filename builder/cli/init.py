@@ -9,10 +9,10 @@ import typer
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(help="Folder to write into.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a warmimage.yaml that is there.")] = False,
+    directory: Annotated[Path, typer.Argument(help="Directory to write into.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing warmimage.yaml.")] = False,
 ) -> None:
-    """Write a commented warmimage.yaml, with the schema that editors check it by."""
+    """Write a commented warmimage.yaml and the schema that editors check it with."""
     from ..config.load import DEFAULT_FILE
     from ..config.schema import FILE_NAME, config_file_text, schema_text
     from ..console import note, product
@@ -20,15 +20,10 @@ def init(
 
     target = directory / DEFAULT_FILE
     if target.exists() and not force:
-        raise UsageError(f"{target} is there already", fix="--force overwrites it")
+        raise UsageError(f"{target} exists already", fix="--force overwrites it")
     if not directory.is_dir():
-        raise UsageError(f"{directory} is not a folder", fix=f"mkdir -p {directory}")
+        raise UsageError(f"{directory} is not a directory", fix=f"mkdir -p {directory}")
     (directory / FILE_NAME).write_text(schema_text(), encoding="utf-8")
     target.write_text(config_file_text(), encoding="utf-8")
     product(str(target))
     note(f"Next: name your model in {target}, then run: warmimage build")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command()(init)

@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
+from .invocation import Json
+
 
 def inspect(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="Reference or id of an image built by warmimage.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Show an image's plan, labels, size by purpose, start tiers, snapshot, and what this host would decline."""
+    """Show an image's plan, labels, sizes, start-up tiers and snapshot, and the tiers that this host cannot run."""
     from ..console import product
     from ..docker_api import daemon
     from ..image.host_compat import declined
@@ -22,8 +24,3 @@ def inspect(
     report = read_back(client, image)
     host = declined(client, report.plan, report.snapshot, report.snapshot_absent)
     product(to_json(report, host) if as_json else as_text(report, host))
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command()(inspect)

@@ -1,4 +1,4 @@
-"""The options that say what image to build, one for each configuration key, shared by the verbs that build."""
+"""Options for the configuration keys, which the verbs that build an image share."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
+from .. import engines
 from ..config.descriptions import DESCRIPTIONS
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the command line and the environment say.
+    """Configuration from the command line and the environment.
 
     Attributes:
-        file: the configuration file named, or ``None``.
-        values: by configuration key; ``None`` and empty where nothing was said.
-        origins: by configuration key, the flag or variable it came from.
+        file: the configuration file, ``None`` for the default one.
+        values: value by configuration key; ``None`` or empty if the key is not set.
+        origins: flag or variable of the value, by configuration key.
     """
 
     file: Path | None
@@ -29,12 +30,22 @@ class Given:
 
     @property
     def lock_file(self) -> Path:
-        """The lock beside the configuration file, or in the current folder."""
+        """The lock file, in the configuration file's directory or else in the current one."""
         return (self.file.parent if self.file else Path()) / "warmimage.lock"
 
 
 @dataclass(frozen=True)
-class _Flag:
+class Flag:
+    """The option of one configuration key.
+
+    Attributes:
+        key: the configuration key.
+        names: long name first.
+        metavar: placeholder in ``--help``.
+        panel: heading in ``--help``.
+        many: whether it may be given several times.
+    """
+
     key: str
     names: tuple[str, ...]
     metavar: str
@@ -42,26 +53,27 @@ class _Flag:
     many: bool = False
 
 
-_FLAGS = (
-    _Flag("model", ("--model",), "DIR|ID", "Model"),
-    _Flag("revision", ("--revision",), "REVISION", "Model"),
-    _Flag("served_name", ("--served-name",), "NAME", "Model"),
-    _Flag("weights", ("--weights",), "mount|bake|download", "Model"),
-    _Flag("engine", ("--engine",), "transformers|vllm|sglang", "Engine"),
-    _Flag("engine_version", ("--engine-version",), "VERSION", "Engine"),
-    _Flag("accelerator", ("--accelerator",), "cuda|cpu", "Engine"),
-    _Flag("base_image", ("--base-image",), "IMAGE", "Image"),
-    _Flag("method", ("--method",), "auto|derive|compose", "Image"),
-    _Flag("wheelhouse", ("--wheelhouse",), "DIR", "Image"),
-    _Flag("secrets", ("--secret",), "id=NAME,src=FILE", "Image", many=True),
-    _Flag("tags", ("--tag", "-t"), "REFERENCE", "Image", many=True),
-    _Flag("record", ("--record",), "auto|off|require", "Image"),
-    _Flag("snapshot", ("--snapshot",), "auto|off|require", "Image"),
-    _Flag("max_size", ("--max-size",), "SIZE", "Image"),
+#: Options of the configuration keys that have one.
+FLAGS = (
+    Flag("model", ("--model",), "DIR|ID", "Model"),
+    Flag("revision", ("--revision",), "REVISION", "Model"),
+    Flag("served_name", ("--served-name",), "NAME", "Model"),
+    Flag("weights", ("--weights",), "mount|bake|download", "Model"),
+    Flag("engine", ("--engine",), "|".join(engines.names()), "Engine"),
+    Flag("engine_version", ("--engine-version",), "VERSION", "Engine"),
+    Flag("accelerator", ("--accelerator",), "cuda|cpu", "Engine"),
+    Flag("base_image", ("--base-image",), "IMAGE", "Image"),
+    Flag("method", ("--method",), "auto|derive|compose", "Image"),
+    Flag("wheelhouse", ("--wheelhouse",), "DIR", "Image"),
+    Flag("secrets", ("--secret",), "id=NAME,src=FILE", "Image", many=True),
+    Flag("tags", ("--tag", "-t"), "REFERENCE", "Image", many=True),
+    Flag("record", ("--record",), "auto|off|require", "Image"),
+    Flag("snapshot", ("--snapshot",), "auto|off|require", "Image"),
+    Flag("max_size", ("--max-size",), "SIZE", "Image"),
 )
 
 
-def _parameter(flag: _Flag) -> inspect.Parameter:
+def _parameter(flag: Flag) -> inspect.Parameter:
     option = typer.Option(
         *flag.names,
         envvar=f"WARMIMAGE_{flag.key.upper()}",
@@ -77,7 +89,7 @@ def _parameter(flag: _Flag) -> inspect.Parameter:
 
 
 def takes_configuration(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb the configuration's options; it receives them as one ``Given`` in its first parameter."""
+    """Add the configuration's options to a verb, which gets them as one ``Given`` in its first parameter."""
     file = inspect.Parameter(
         "file",
         inspect.Parameter.KEYWORD_ONLY,
@@ -88,7 +100,7 @@ def takes_configuration(verb: Callable[..., None]) -> Callable[..., None]:
                 "--file",
                 "-f",
                 metavar="FILE",
-                help="Configuration file. Default: warmimage.yaml, if there.",
+                help="Configuration file. Default: warmimage.yaml, if it exists.",
                 envvar="WARMIMAGE_FILE",
                 show_default=False,
             ),
@@ -96,12 +108,12 @@ def takes_configuration(verb: Callable[..., None]) -> Callable[..., None]:
     )
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     own = list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
-    parameters = [context, *(_parameter(flag) for flag in _FLAGS), file, *own]
+    parameters = [context, *(_parameter(flag) for flag in FLAGS), file, *own]
 
-    def command(context: typer.Context, **words: Any) -> None:
-        values = {flag.key: words.pop(flag.key) for flag in _FLAGS}
-        origins = {flag.key: _origin(context, flag) for flag in _FLAGS}
-        verb(Given(words.pop("file"), values, origins), **words)
+    def command(context: typer.Context, **arguments: Any) -> None:
+        values = {flag.key: arguments.pop(flag.key) for flag in FLAGS}
+        origins = {flag.key: _origin(context, flag) for flag in FLAGS}
+        verb(Given(arguments.pop("file"), values, origins), **arguments)
 
     command.__doc__ = verb.__doc__
     command.__name__ = verb.__name__
@@ -112,20 +124,20 @@ def takes_configuration(verb: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _origin(context: typer.Context, flag: _Flag) -> str:
+def _origin(context: typer.Context, flag: Flag) -> str:
     source = context.get_parameter_source(flag.key)
     return f"WARMIMAGE_{flag.key.upper()}" if source and source.name == "ENVIRONMENT" else flag.names[0]
 
 
 def variables(entries: Sequence[str]) -> dict[str, str]:
-    """Return the variables that ``--env NAME=VALUE`` options give a container.
+    """Return the environment variables in ``--env NAME=VALUE`` options.
 
     Raises:
-        UsageError: one has no name or no value.
+        UsageError: an option has no name or no value.
     """
     from ..errors import UsageError
 
-    found = dict(entry.partition("=")[::2] for entry in entries)
-    if "" in found or any("=" not in entry for entry in entries):
-        raise UsageError("a variable needs a name and a value", where="--env", expected="NAME=VALUE")
-    return found
+    values = dict(entry.partition("=")[::2] for entry in entries)
+    if "" in values or any("=" not in entry for entry in entries):
+        raise UsageError("not an environment variable", where="--env", expected="NAME=VALUE")
+    return values

@@ -10,13 +10,15 @@ import typer
 from .options import Given, takes_configuration
 
 
+@takes_configuration
 def render(
     given: Given,
     output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "-o", metavar="DIR", help="Write a complete build context here.")
+        Path | None,
+        typer.Option("--output-dir", "-o", metavar="DIR", help="Directory to write a complete build context to."),
     ] = None,
 ) -> None:
-    """Print the Dockerfile, or write a complete context that plain docker build builds.
+    """Print the Dockerfile, or write a complete build context for plain docker build.
 
     Examples:
 
@@ -41,8 +43,3 @@ def render(
     product(str(output_dir))
     secrets = "".join(f" --secret {secret}" for secret in config.secrets)
     note(f"Next: docker build --network {config.network}{secrets} {output_dir}")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command()(takes_configuration(render))

@@ -9,9 +9,7 @@ import typer
 
 
 def report(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="TIMELINE", help="Timelines, or JSON of warmimage bench; one each.")
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="TIMELINE", help="Timelines, or results of warmimage bench.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="Page to write; - is standard output.")
     ] = Path("report.html"),
@@ -20,7 +18,7 @@ def report(
     ] = None,
     title: Annotated[str, typer.Option(help="Heading of the report.")] = "Start-up report",
 ) -> None:
-    """Draw where the seconds of starts went: one HTML page that loads nothing.
+    """Chart where starts spend their time, as one self-contained HTML page.
 
     Examples:
 
@@ -35,9 +33,9 @@ def report(
 
     for target in (output, png):
         if target and target.is_dir():
-            raise UsageError("the report cannot be written over a folder", where=str(target), fix=f"-o {target}/x.html")
+            raise UsageError("the report's path is a directory", where=str(target), fix=f"-o {target}/x.html")
     starts = read(files)
-    made = picture(title, starts) if png else b""  # first: without a renderer nothing is written
+    picture_bytes = picture(title, starts) if png else b""  # first, so that without a renderer nothing is written
     text = page(title, starts)
     written = []
     if str(output) == "-":
@@ -46,12 +44,7 @@ def report(
         output.write_text(text, encoding="utf-8")
         written.append(output)
     if png:
-        png.write_bytes(made)
+        png.write_bytes(picture_bytes)
         written.append(png)
     for path in written if str(output) != "-" else []:
         product(str(path))
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command()(report)

@@ -19,32 +19,35 @@ def run(
     model_dir: Annotated[
         Path | None,
         typer.Option(
-            "--model-dir",
+            "--model",
             metavar="DIR",
-            help="Model directory to mount; read-only, unless the image downloads its model.",
+            help="Model directory to mount. Read-only, unless the image downloads its model.",
         ),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Host port, 0 for a free one. Default: the server's own.")
+        int | None, typer.Option(min=0, max=65535, help="Host port; 0 takes a free one. Default: the server's port.")
     ] = None,
     host: Annotated[str, typer.Option(help="Host address to publish the port on.")] = "127.0.0.1",
-    gpus: Annotated[str, typer.Option(metavar="all|N|device=ID", help="GPUs to give the container.")] = "",
+    gpus: Annotated[str, typer.Option(metavar="all|N|device=ID", help="GPUs for the container.")] = "",
     env: Annotated[
-        list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="Variable of the container.")
+        list[str] | None,
+        typer.Option("--env", "-e", metavar="NAME=VALUE", help="Environment variable of the container."),
     ] = None,
     start: Annotated[Start | None, typer.Option(help="Start-up tier to begin with.")] = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running when ready; print its id.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Leave the container running when it is ready; print its id.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the container.")] = None,
 ) -> None:
-    """Run an image with the mounts, ports and GPUs it needs, and say when the server is ready.
+    """Run an image with the mounts, ports and GPUs it needs, and report when the server is ready.
 
-    Ends with the container's exit code.
+    Exits with the container's exit code.
 
     Examples:
 
     \b
-      warmimage run my-model:1 --model-dir ./my-model
-      warmimage run my-model:1 --model-dir ./my-model --gpus all --port 9000 -- --max-model-len 4096
+      warmimage run my-model:1 --model ./my-model
+      warmimage run my-model:1 --model ./my-model --gpus all --port 9000 -- --max-model-len 4096
     """
     from .. import runner
     from ..console import product
@@ -69,8 +72,3 @@ def run(
     if detach and started.code == 0:
         product(started.container)
     sys.exit(started.code)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command()(run)

@@ -15,26 +15,30 @@ def snapshot(
     ] = None,
     gpus: Annotated[
         str,
-        typer.Option(metavar="all|N|device=ID", help="GPUs for compile caches. Default: all, for an image on CUDA."),
+        typer.Option(
+            metavar="all|N|device=ID", help="GPUs for the compile caches. Default: all, if the image is for CUDA."
+        ),
     ] = "",
     model_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The model: a real start with it leaves the engine's compile caches."),
+        typer.Option(
+            "--model", metavar="DIR", help="Model directory for a real start that fills the engine's compile caches."
+        ),
     ] = None,
     progress: Annotated[
         Literal["auto", "plain", "tty", "quiet"], typer.Option(help="How to show the build's steps.")
     ] = "auto",
 ) -> None:
-    """Capture an image's imported engine, and build a new image with it that starts by restoring it.
+    """Capture an image's engine after its imports and build a new image that restores it at start.
 
-    Build does the same by itself.  This is for an image that was built with snapshot: off, or whose build could not
-    capture it.  It needs no privilege.  The new image's id goes to standard output.
+    The build does the same.  Use this verb for an image that was built with snapshot: off, or whose build could not
+    capture the engine.  Needs no privilege.  Prints the new image's id.
 
     Examples:
 
     \b
       warmimage snapshot my-model:1 --tag my-model:1-snapshot
-      warmimage snapshot my-model:1 --gpus device=0 --model-dir ./my-model --tag my-model:1
+      warmimage snapshot my-model:1 --gpus device=0 --model ./my-model --tag my-model:1
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -49,12 +53,7 @@ def snapshot(
         try:
             TypeAdapter(Tag).validate_python(tag)
         except ValidationError:
-            raise UsageError("no image reference", where="--tag", got=tag, expected="such as my-model:1") from None
+            raise UsageError("not an image reference", where="--tag", got=tag, expected="such as my-model:1") from None
     if gpus:
         device_request(gpus)
     product(snapshots.of_image(daemon.connect(), image, tags or [], gpus, progress, model_dir))
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command()(snapshot)

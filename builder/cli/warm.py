@@ -8,19 +8,26 @@ from typing import Annotated
 
 import typer
 
+from .invocation import Json
+
 
 def warm(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Model directories.")],
     budget: Annotated[
-        str, typer.Option(metavar="BYTES", help="Bytes that may be resident, such as 20Gi. Default: what memory holds.")
+        str,
+        typer.Option(
+            metavar="BYTES", help="Largest amount to keep cached, such as 20Gi. Default: as much as memory holds."
+        ),
     ] = "",
-    rate: Annotated[str, typer.Option(metavar="BYTES", help="Bytes per second to read at most. Default: any.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    rate: Annotated[
+        str, typer.Option(metavar="BYTES", help="Largest read rate per second, such as 500M. Default: unlimited.")
+    ] = "",
+    as_json: Json = False,
 ) -> None:
-    """Read models into this machine's page cache, and say what of them is resident.
+    """Load models into this machine's page cache and report how much is cached.
 
-    The same code as the command warm of an image.  Reads what an engine would, and not what is resident already;
-    pauses while others wait for memory or storage.  Ends with exit code 1 when not everything is resident.
+    Reads the files that an engine reads, and skips data that is already cached.  Pauses while other processes wait for
+    memory or storage.  Exits with 1 if not everything is cached.  An image's command warm runs the same code.
 
     Examples:
 
@@ -34,7 +41,9 @@ def warm(
 
     for directory in directories:
         if not directory.is_dir():
-            raise UsageError("no model directory", where="DIR", got=str(directory), expected="a folder that is there")
+            raise UsageError(
+                "the model directory is missing", where="DIR", got=str(directory), expected="an existing directory"
+            )
     warmed = warm_local.warm(directories, _bytes("--budget", budget), _bytes("--rate", rate))
     if as_json:
         product(warmed.to_json())
@@ -44,7 +53,7 @@ def warm(
 
 
 def _bytes(flag: str, text: str) -> int | None:
-    """Return the bytes that an option names, ``None`` for one that was not given."""
+    """Return the number of bytes that an option names; ``None`` for an option that was not given."""
     from ..entrypoint.warm.sizes import parse
     from ..errors import UsageError
 
@@ -52,8 +61,3 @@ def _bytes(flag: str, text: str) -> int | None:
         return parse(text) if text else None
     except ValueError as error:
         raise UsageError(str(error), where=flag, got=text, expected="an amount, such as 21474836480 or 20Gi") from None
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command()(warm)

@@ -82,11 +82,11 @@ def check(plan: Plan, options: Options) -> None:
         ConfigError: the model directory is missing.
     """
     if plan.model.mounted and not options.model_dir and not set(options.arguments) & set(plan.engine.quick_flags):
-        raise UsageError("the image serves a mounted model", fix="--model-dir DIR")
+        raise UsageError("the image serves a mounted model", fix="--model DIR")
     if options.model_dir and plan.weights == "bake":
-        raise UsageError("the image holds its model itself (weights: bake)", fix="remove --model-dir")
+        raise UsageError("the image holds its model itself (weights: bake)", fix="remove --model")
     if options.model_dir and not options.model_dir.is_dir():
-        raise ConfigError("the model directory is missing", where="--model-dir", got=str(options.model_dir))
+        raise ConfigError("the model directory is missing", where="--model", got=str(options.model_dir))
     unseen = set(options.arguments) & set(plan.engine.unprobed_flags)
     if options.detach and unseen:
         raise UsageError(

@@ -84,7 +84,7 @@ def model(subject: Subject, _facts: Facts) -> Seen | None:
     if not subject.model_dir:
         return None
     if not subject.model_dir.is_dir():
-        return Seen("damaged", f"{subject.model_dir} is not a directory", "", {"fix": "--model-dir DIR"})
+        return Seen("damaged", f"{subject.model_dir} is not a directory", "", {"fix": "--model DIR"})
     problem = next(models.check_directory(subject.model_dir), None)
     if problem:
         got = f"{problem.what}{': ' + problem.got if problem.got else ''}"

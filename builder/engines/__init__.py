@@ -20,7 +20,15 @@ from .vllm import VLLM
 
 GROUP = "warmimage.engines"
 
-__all__ = ["EngineAdapter", "Loading", "adapters", "get"]
+_SHIPPED = (TRANSFORMERS, VLLM, SGLANG)
+
+__all__ = ["EngineAdapter", "Loading", "adapters", "get", "names"]
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all registered engines, without importing the modules of other distributions."""
+    shipped = (adapter.name for adapter in _SHIPPED)
+    return tuple(dict.fromkeys([*shipped, *sorted(point.name for point in entry_points(group=GROUP))]))
 
 
 @cache
@@ -30,7 +38,7 @@ def adapters() -> dict[str, EngineAdapter]:
     Raises:
         ConfigError: a registered entry point is no adapter, or takes a shipped adapter's name.
     """
-    found = {adapter.name: adapter for adapter in (TRANSFORMERS, VLLM, SGLANG)}
+    found = {adapter.name: adapter for adapter in _SHIPPED}
     for point in entry_points(group=GROUP):
         try:
             adapter = point.load()

@@ -148,7 +148,7 @@ def test_an_image_whose_python_answers_nothing_is_refused(output: bytes) -> None
         (APIError("the engine is busy"), "error: the engine is busy\n"),
         (
             PermissionError(13, "Permission denied", "out"),
-            "error: Permission denied: out\n  fix: check that the path is there and may be written\n",
+            "error: Permission denied: out\n  fix: check that the path exists and that you may write to it\n",
         ),
     ],
 )

@@ -11,28 +11,13 @@ from typing import Any
 
 import pytest
 import typer
-from warmimage import __version__, cli
+from warmimage import __version__, cli, engines
 from warmimage.cli import options
 from warmimage.config import load, schema
 from warmimage.config.descriptions import DESCRIPTIONS
 from warmimage.config.model import Config
 
 from tests.support.images import COMMAND, warmimage
-
-VERBS = (
-    "init",
-    "render",
-    "build",
-    "snapshot",
-    "chart",
-    "run",
-    "inspect",
-    "bench",
-    "report",
-    "doctor",
-    "warm",
-    "warmer",
-)
 
 NO_ENGINE = "unix:///nowhere/docker.sock"
 
@@ -50,13 +35,16 @@ HEAVY = {
 }
 
 
-def test_these_are_all_verbs() -> None:
-    group = typer.main.get_command(cli.app)
-    assert tuple(group.commands) == VERBS  # type: ignore[attr-defined]
+def test_help_shows_every_verb_with_its_whole_summary() -> None:
+    """At the narrowest width that typer uses."""
+    commands = warmimage("--help", COLUMNS="80").stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in commands] == list(cli.VERBS)
+    assert not [line for line in commands if line.endswith("...")]
+    assert not [line for line in commands if len(line.split(maxsplit=1)[1]) > 45]
 
 
 @pytest.mark.parametrize(
-    "words", [[], *([verb] for verb in VERBS)], ids=lambda words: words[0] if words else "warmimage"
+    "words", [[], *([verb] for verb in cli.VERBS)], ids=lambda words: words[0] if words else "warmimage"
 )
 def test_help_is_printed_without_importing_anything_heavy(words: list[str]) -> None:
     code = (
@@ -94,9 +82,9 @@ def test_the_version_is_the_distributions() -> None:
         (["build", "--model", "m", "--push"], "error: --push needs a tag to push\n  fix: --tag REGISTRY/NAME:TAG\n"),
         (["run"], "Missing argument 'IMAGE'"),
         (["run", "i", "--port", "70000"], "--port"),
-        (["run", "i", "--env", "A"], "error: a variable needs a name and a value\n  at --env\n  expected NAME=VALUE\n"),
+        (["run", "i", "--env", "A"], "error: not an environment variable\n  at --env\n  expected NAME=VALUE\n"),
         (["inspect"], "Missing argument 'IMAGE'"),
-        (["init", "nowhere"], "error: nowhere is not a folder\n  fix: mkdir -p nowhere\n"),
+        (["init", "nowhere"], "error: nowhere is not a directory\n  fix: mkdir -p nowhere\n"),
     ],
     ids=" ".join,
 )
@@ -122,7 +110,7 @@ def test_init_writes_file_and_schema_and_prints_the_files_name_alone() -> None:
 def test_init_overwrites_only_when_forced() -> None:
     Path("warmimage.yaml").write_text("model: mine\n", encoding="utf-8")
     done = warmimage("init", code=2)
-    assert done.stderr == "error: warmimage.yaml is there already\n  fix: --force overwrites it\n"
+    assert done.stderr == "error: warmimage.yaml exists already\n  fix: --force overwrites it\n"
     assert Path("warmimage.yaml").read_text(encoding="utf-8") == "model: mine\n"
     assert not Path("warmimage.schema.json").exists()
     warmimage("init", "--force")
@@ -192,6 +180,28 @@ def test_without_an_engine_a_read_verb_gives_its_error_as_json_on_stdout_too() -
     assert done.stderr.startswith("error: no Docker engine answers\n  got ")
 
 
+def test_json_after_the_engines_own_arguments_is_the_engines() -> None:
+    assert warmimage("bench", "image", "--", "--json", code=4, DOCKER_HOST=NO_ENGINE).stdout == ""
+
+
+def test_bench_gives_its_error_as_json_only_when_json_was_asked_for() -> None:
+    assert warmimage("bench", "image", "--output", "result.json", code=4, DOCKER_HOST=NO_ENGINE).stdout == ""
+    done = warmimage("bench", "image", "--json", code=4, DOCKER_HOST=NO_ENGINE)
+    assert json.loads(done.stdout)["errors"][0]["what"] == "no Docker engine answers"
+
+
+def test_engines_that_other_distributions_register_are_in_help(tmp_path: Path) -> None:
+    """Their modules are not imported for that."""
+    metadata = tmp_path / "tinyserve-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: tinyserve\nVersion: 1\n", encoding="utf-8")
+    (metadata / "entry_points.txt").write_text(
+        f"[{engines.GROUP}]\ntinyserve = tinyserve_does_not_exist:ADAPTER\n", encoding="utf-8"
+    )
+    shown = warmimage("build", "--help", PYTHONPATH=str(tmp_path)).stdout
+    assert "--engine transformers|vllm|sglang|tinyserve" in shown
+
+
 @pytest.mark.parametrize("verb", ["inspect", "run"])
 def test_without_an_engine_a_verb_prints_nothing_on_stdout(verb: str) -> None:
     assert warmimage(verb, "image", code=4, DOCKER_HOST=NO_ENGINE).stdout == ""
@@ -199,7 +209,7 @@ def test_without_an_engine_a_verb_prints_nothing_on_stdout(verb: str) -> None:
 
 @pytest.mark.parametrize(
     ("words", "variables", "shown"),
-    [((), {}, False), (("-v",), {}, False), (("-vv",), {}, True), ((), {"WARMIMAGE_DEBUG": "1"}, True)],
+    [((), {}, False), (("-v",), {}, True), (("--verbose",), {}, True), ((), {"WARMIMAGE_DEBUG": "1"}, True)],
 )
 def test_a_traceback_is_shown_when_asked_for_and_the_exit_code_stays(
     words: tuple[str, ...], variables: dict[str, str], shown: bool
@@ -223,7 +233,7 @@ def test_an_internal_error_is_one_message_with_code_1(
     out, err = capsys.readouterr()
     assert out == ""
     assert err == (
-        "error: internal error: RuntimeError: boom\n  fix: warmimage -vv shows the traceback; please report it\n"
+        "error: internal error: RuntimeError: boom\n  fix: warmimage -v shows the traceback; please report it\n"
     )
 
 
@@ -242,7 +252,7 @@ def test_colour_is_for_those_who_want_it(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_flag_says_what_its_key_says_and_names_its_variable(verb: str) -> None:
     command = typer.main.get_command(cli.app).commands[verb]  # type: ignore[attr-defined]
     by_name = {parameter.name: parameter for parameter in command.params}
-    for flag in options._FLAGS:
+    for flag in options.FLAGS:
         assert by_name[flag.key].help == DESCRIPTIONS[flag.key] == Config.model_fields[flag.key].description
         assert by_name[flag.key].envvar == f"WARMIMAGE_{flag.key.upper()}"
         assert by_name[flag.key].default in (None, [])

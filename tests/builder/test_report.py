@@ -313,7 +313,7 @@ def test_command_writes_the_page_where_it_is_told(tmp_path: Path) -> None:
     [
         (["missing.jsonl"], 3, "No such file"),
         (["."], 3, "this is a folder"),
-        ([str(STARTS[0]), "--output", "."], 2, "cannot be written over a folder"),
+        ([str(STARTS[0]), "--output", "."], 2, "the report's path is a directory"),
         ([], 2, "Missing argument"),
     ],
 )

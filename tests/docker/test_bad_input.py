@@ -94,7 +94,7 @@ def test_port_in_use(client: docker.DockerClient, transformers_image: str, tiny_
     before = len(client.containers.list(all=True))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        error = refused("run", transformers_image, "--model-dir", str(tiny_model), "--port", str(port), code=4)
+        error = refused("run", transformers_image, "--model", str(tiny_model), "--port", str(port), code=4)
     assert error == f"error: port {port} is in use on this host\n  at --port\n  fix: --port {port + 1}"
     assert len(client.containers.list(all=True)) == before
 

@@ -52,7 +52,7 @@ def left(client: docker.DockerClient) -> set[str]:
 def bench(folder: Path, image: str, model: Path, *words: str, code: int = 0) -> Result:
     """Run the command and return its result."""
     file = folder / "result.json"
-    warmimage("bench", image, "--model-dir", str(model), "--json", str(file), *words, code=code)
+    warmimage("bench", image, "--model", str(model), "--output", str(file), *words, code=code)
     return load(file)
 
 
@@ -222,7 +222,7 @@ def test_a_start_is_not_called_cold_while_another_container_holds_the_image(
         done = warmimage(
             "bench",
             "warmimage-test/stub-held:1",
-            "--model-dir",
+            "--model",
             str(tiny_model),
             "--arms",
             "plain,plain",
@@ -259,9 +259,9 @@ def test_a_tier_that_does_not_come_up_is_said_loudly_and_misses_the_gate(
     images: tuple[str, str], tiny_model: Path, tmp_path: Path
 ) -> None:
     """The stub's image has no closure, so that its tier ``preload`` declines."""
-    words = ("bench", images[0], "--model-dir", str(tiny_model), "-n", "1", "--state", "warm")
+    words = ("bench", images[0], "--model", str(tiny_model), "-n", "1", "--state", "warm")
     file = tmp_path / "result.json"
-    done = warmimage(*words, "--json", str(file), "--gate", "0.01", code=5)
+    done = warmimage(*words, "--output", str(file), "--gate", "0.01", code=5)
     fault = "preload, warm: tier plain came up, not preload"
     assert load(file).faults == (fault,)
     assert f"WORTHLESS: {fault}" in done.stdout
@@ -294,10 +294,10 @@ def test_completions_that_differ_miss_the_gate(images: tuple[str, str], tiny_mod
 def test_an_interrupted_bench_leaves_no_container(
     client: docker.DockerClient, images: tuple[str, str], tiny_model: Path, tmp_path: Path, number: int, after: float
 ) -> None:
-    words = [COMMAND, "bench", images[0], "--model-dir", str(tiny_model), "--arms", "plain,plain", "--state", "warm"]
+    words = [COMMAND, "bench", images[0], "--model", str(tiny_model), "--arms", "plain,plain", "--state", "warm"]
     file = tmp_path / "result.json"
     # A CI that was started with nohup, or in a script's background, ignores signals, and so would the command.
-    command = ["env", "--default-signal", *words, "-n", "50", "-e", "STUB_SECONDS=1", "--json", str(file)]
+    command = ["env", "--default-signal", *words, "-n", "50", "-e", "STUB_SECONDS=1", "--output", str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stderr
         assert b"warm-up" in running.stderr.readline()
@@ -315,10 +315,10 @@ def test_an_interrupted_bench_leaves_no_container(
     [
         (["--arms", "plain"], 2, "error: one arm has nothing to be compared with\n  at --arms\n"),
         (["--arms", "plain,quick"], 2, "error: the image has no such tier\n  at --arms\n  got quick"),
-        (["--state", "hot"], 2, "error: no such state of the page cache\n  at --state\n  got hot"),
+        (["--state", "hot"], 2, "error: unknown state of the page cache\n  at --state\n  got hot"),
         (["--against", "warmimage-test/nowhere:1"], 1, "error: cannot bench warmimage-test/nowhere:1: no such image"),
-        (["--against", "x", "--against-args", "'"], 2, "error: the words cannot be split"),
-        (["--json", "/nowhere/r.json"], 3, "error: the file cannot be written\n  at /nowhere/r.json\n"),
+        (["--against", "x", "--against-args", "'"], 2, "error: the arguments cannot be split"),
+        (["--output", "/nowhere/r.json"], 3, "error: the file cannot be written\n  at /nowhere/r.json\n"),
         (["--gate", "x"], 2, "--gate"),
         (["--", "--help"], 2, "error: with --help nobody sees when the server is ready\n  at engine arguments\n"),
     ],
@@ -327,13 +327,13 @@ def test_an_interrupted_bench_leaves_no_container(
 def test_what_cannot_be_is_refused_before_anything_runs(
     images: tuple[str, str], tiny_model: Path, words: list[str], code: int, message: str
 ) -> None:
-    done = warmimage("bench", images[0], "--model-dir", str(tiny_model), *words, code=code)
+    done = warmimage("bench", images[0], "--model", str(tiny_model), *words, code=code)
     assert message in done.stderr
     assert "run 1" not in done.stderr
 
 
 def test_an_image_of_others_is_no_subject(images: tuple[str, str], tiny_model: Path) -> None:
-    done = warmimage("bench", images[1], "--model-dir", str(tiny_model), code=3)
+    done = warmimage("bench", images[1], "--model", str(tiny_model), code=3)
     assert "not an image built by warmimage" in done.stderr
 
 
@@ -341,7 +341,7 @@ def test_a_server_that_ends_is_reported_with_its_log(images: tuple[str, str], ti
     done = warmimage(
         "bench",
         images[0],
-        "--model-dir",
+        "--model",
         str(tiny_model),
         "--arms",
         "plain,plain",
@@ -360,7 +360,7 @@ def test_secrets_are_not_in_the_result(images: tuple[str, str], tiny_model: Path
     done = warmimage(
         "bench",
         images[0],
-        "--model-dir",
+        "--model",
         str(tiny_model),
         "--arms",
         "plain,plain",
@@ -370,7 +370,7 @@ def test_secrets_are_not_in_the_result(images: tuple[str, str], tiny_model: Path
         "1",
         "-e",
         "HF_TOKEN=hush-1",
-        "--json",
+        "--output",
         str(file),
         "--",
         "--api-key",

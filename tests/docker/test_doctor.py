@@ -87,7 +87,7 @@ def derived(
 def test_the_command_is_right_about_this_host(
     client: docker.DockerClient, transformers_image: str, tiny_model: Path
 ) -> None:
-    done = warmimage("doctor", transformers_image, "--model-dir", str(tiny_model), "--json")
+    done = warmimage("doctor", transformers_image, "--model", str(tiny_model), "--json")
     shown = json.loads(done.stdout)
     assert (shown["schema"], shown["exit_code"], shown["image"]) == (1, 0, transformers_image)
     found = {entry["id"]: entry for entry in shown["findings"]}

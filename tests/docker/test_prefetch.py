@@ -156,7 +156,7 @@ def slow_volume(large_model: Path, tmp_path: Path) -> Iterator[Volume]:
 def bench(image: str, model: Path, folder: Path, *words: str) -> Result:
     """Run the command on a cold page cache, and return its result."""
     file = folder / "result.json"
-    warmimage("bench", image, "--model-dir", str(model), "--state", "cold", "--json", str(file), *words)
+    warmimage("bench", image, "--model", str(model), "--state", "cold", "--output", str(file), *words)
     return load(file)
 
 

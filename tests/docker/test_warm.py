@@ -173,7 +173,7 @@ def test_the_warmers_own_image_is_small_and_warms_weights(
     client: docker.DockerClient, python_base: str, tmp_path: Path, tiny_model: Path
 ) -> None:
     done = subprocess.run(
-        [COMMAND, "warmer", "--tag", WARMER, "--base-image", python_base],
+        [COMMAND, "build-warmer", "--tag", WARMER, "--base-image", python_base],
         cwd=tmp_path,
         text=True,
         capture_output=True,

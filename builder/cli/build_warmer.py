@@ -1,4 +1,4 @@
-"""``warmimage warmer``."""
+"""``warmimage build-warmer``."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from typing import Annotated, Literal
 import typer
 
 
-def warmer(
+def build_warmer(
     tags: Annotated[
         list[str] | None, typer.Option("--tag", "-t", metavar="REFERENCE", help="Reference to tag the image with.")
     ] = None,
     base_image: Annotated[
-        str | None, typer.Option("--base-image", metavar="IMAGE", help="Python image. Default: as for compose.")
+        str | None,
+        typer.Option("--base-image", metavar="IMAGE", help="Python image. Default: the one that compose takes."),
     ] = None,
     wheelhouse: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder to take all wheels from, instead of an index.")
+        Path | None, typer.Option(metavar="DIR", help="Directory to take all wheels from, instead of an index.")
     ] = None,
-    push: Annotated[bool, typer.Option("--push", help="Push every tag, and print the registry's digest.")] = False,
+    push: Annotated[bool, typer.Option("--push", help="Push every tag and print the registry's digest.")] = False,
     progress: Annotated[
         Literal["auto", "plain", "tty", "quiet"], typer.Option(help="How to show the build's steps.")
     ] = "auto",
 ) -> None:
-    """Build a small image that keeps weights in the page cache of its node, and does nothing else.
+    """Build a small image whose only task is to keep weights in the page cache of its node.
 
-    It has no engine and no model: for nodes whose servers are of other images.  Its wheels are locked in
-    warmimage-warmer.lock in the current folder.  The reference goes to standard output.
+    The image contains neither engine nor model.  Use it on nodes that run other server images.  Its wheels are locked
+    in warmimage-warmer.lock in the current directory.  Prints the image's reference.
 
     Examples:
 
     \b
-      warmimage warmer --tag my-warmer:1
+      warmimage build-warmer --tag my-warmer:1
       docker run --rm -p 9464:9464 -v "$PWD/my-model:/model:ro" my-warmer:1 warm --budget 20Gi
     """
     from pydantic import TypeAdapter, ValidationError
@@ -46,10 +47,5 @@ def warmer(
             try:
                 TypeAdapter(kind).validate_python(name)
             except ValidationError:
-                raise UsageError("no image reference", where=flag, got=name, expected="such as name:1") from None
+                raise UsageError("not an image reference", where=flag, got=name, expected="such as name:1") from None
     product(images.build(tags or [], base_image, wheelhouse, push=push, progress=progress))
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command()(warmer)
