@@ -63,8 +63,8 @@ def test_a_secret_shows_by_its_id_alone() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "rule"),
     [
-        ("FROM vllm/vllm-openai:v0.33.0", "FROM vllm/vllm-openai", "the base image is pinned"),
-        ("FROM vllm/vllm-openai:v0.33.0", "FROM localhost:5000/vllm:latest", "the base image is pinned"),
+        ("FROM lmsysorg/sglang:v0.5.23", "FROM lmsysorg/sglang", "the base image is pinned"),
+        ("FROM lmsysorg/sglang:v0.5.23", "FROM localhost:5000/sglang:latest", "the base image is pinned"),
         ("COPY plan.json", "ADD plan.json", "COPY, never ADD"),
         ("/usr/bin/python3 /opt/warmimage/compile-bytecode.py", "sudo true", "no sudo"),
         ("WORKDIR /home", "WORKDIR home", "WORKDIR is absolute"),
@@ -79,7 +79,7 @@ def test_a_secret_shows_by_its_id_alone() -> None:
         ('    USER="warmimage"', '    HF_TOKEN="x"', "no ENV, ARG or LABEL"),
         ("USER 1000:0", "ARG API_KEY\nUSER 1000:0", "no ENV, ARG or LABEL"),
         ("COPY plan.json", "COPY secret.json", "secrets come as secret mounts"),
-        ("# vllm 0.33.0", "# syntax=docker/dockerfile:1\n# vllm 0.33.0", "no parser directive"),
+        ("# sglang 0.5.23", "# syntax=docker/dockerfile:1\n# sglang 0.5.23", "no parser directive"),
         ("CMD []", "CMD [] ", "no whitespace at the end"),
         ("CMD []\n", "CMD []\n\n", "one blank line at most"),
         ("\nENV ", "\n\n\nENV ", "one blank line at most"),
