@@ -70,12 +70,12 @@ def fetch(container: Container, path: str = DEFAULT_PATH) -> list[Event]:
 
 
 def created(container: Container) -> float:
-    """Return the wall-clock time in seconds at which the engine made a container."""
+    """Return the wall-clock time in seconds at which the Docker daemon created a container."""
     return wall(str(container.attrs["Created"]))
 
 
 def wall(text: str) -> float:
-    """Return a time that the engine writes (``2026-11-24T01:02:03.456789012Z``) as seconds since 1970."""
+    """Return a time in the Docker API's format (``2026-11-24T01:02:03.456789012Z``) as seconds since 1970."""
     whole, _, fraction = text.rstrip("Z").partition(".")
     moment = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc)
     return moment.timestamp() + float(f"0.{fraction or 0}")

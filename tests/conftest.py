@@ -1,4 +1,4 @@
-"""What all tests share: a quiet, private environment, and the engine where a test asks for one."""
+"""What all tests share: a quiet, private environment, and a Docker client where a test asks for one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def client() -> Iterator[docker.DockerClient]:
-    """A client of the engine that the tests run on."""
+    """A client of the Docker daemon that the tests run on."""
     made = docker.from_env(timeout=600)
     yield made
     made.close()

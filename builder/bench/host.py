@@ -14,9 +14,9 @@ import docker
 
 from .result import Host
 
-#: What the container engine runs to make and publish a container: not "others", since every start needs it.
+#: Programs that Docker runs to create and publish a container.  Every start needs them: they are not "others".
 #: Names as the kernel keeps them, fifteen letters at most.
-_ENGINE_PROGRAMS = frozenset({"dockerd", "containerd", "containerd-shim", "docker-proxy", "runc", "docker-init"})
+_DOCKER_PROGRAMS = frozenset({"dockerd", "containerd", "containerd-shim", "docker-proxy", "runc", "docker-init"})
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -29,7 +29,7 @@ def describe(client: docker.DockerClient) -> Host:
         cpus=os.cpu_count() or 1,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         kernel=platform.release(),
-        engine=f"Docker {version['Version']}",
+        docker=f"Docker {version['Version']}",
         gpus=_gpus(),
     )
 
@@ -71,8 +71,8 @@ class Load:
     def now(cls) -> Load:
         """Read the counters.
 
-        To the measurement belong this process, the container engine's programs, and the kernel's own threads, which do
-        what they are asked for.
+        This process, Docker's programs and the kernel's threads count as part of the measurement, because they work for
+        it.
         """
         # user, nice, system, idle, iowait, irq, softirq, steal: what a hypervisor takes away is taken by others.
         fields = [int(word) for word in _first_line("/proc/stat").split()[1:9]]
@@ -98,7 +98,7 @@ def _own_seconds() -> Iterator[tuple[tuple[str, str], float]]:
         name = text[text.index("(") + 1 : text.rindex(")")]
         fields = text[text.rindex(")") + 2 :].split()
         of_kernel = fields[1] in ("0", "2") and entry != "1"
-        if of_kernel or name in _ENGINE_PROGRAMS or entry == str(os.getpid()):
+        if of_kernel or name in _DOCKER_PROGRAMS or entry == str(os.getpid()):
             ticks = sum(int(field) for field in fields[11:15])  # utime, stime, cutime, cstime
             yield (entry, fields[19]), ticks / _TICKS
 

@@ -1,4 +1,4 @@
-"""One start, measured: from asking the engine for a container to the first token."""
+"""One start, measured: from the request for a container to the first token."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Starter:
     """Starts arms and measures them.
 
     Attributes:
-        client: the engine.
+        client: client of the Docker daemon.
         images: id of each image by its reference: a tag that is moved meanwhile changes nothing.
         session: value of the label of all containers.
         model_dir: directory to mount; ``None`` where the image holds its model.
@@ -67,7 +67,8 @@ class Starter:
         """Start an arm once, and return what was seen.
 
         Raises:
-            WarmimageError: the engine refuses, the server ends or does not become ready, or a page cache stays warm.
+            WarmimageError: the Docker daemon refuses, the server ends or does not become ready in time, or the page
+                cache stays warm.
         """
         left = page_cache.drop(self.files[arm.name]) if state == "cold" else None
         first = Load.now()
@@ -117,7 +118,7 @@ class Starter:
         marks = _marks(container, events, asked, asked_wall, healthy, local=local)
         if not local:
             self.missing["phases"] = (
-                "the Docker engine runs on another machine: a run's phases are fitted to the client's clock at ready"
+                "the Docker daemon runs on another machine: a run's phases are fitted to the client's clock at ready"
             )
         cpu = used.figures["cpu"]
         up = timeline.find(events, "ready")
@@ -173,7 +174,13 @@ class _Watch:
 
 @dataclass(frozen=True)
 class _Marks:
-    """What the engine and the timeline tell of a start, on the client's clock; seconds since asking where relative."""
+    """Times of a start from the Docker daemon and the timeline, on the client's clock.
+
+    Attributes:
+        created: seconds from the request to the container's creation.
+        first_byte: seconds from the request to the first line of PID 1.
+        ends: name and end of each phase, as monotonic times.
+    """
 
     created: float | None
     first_byte: float | None
@@ -228,7 +235,7 @@ def _address(container: Container, port: int) -> tuple[str, int]:
     _check_running(container)
     for binding in container.ports.get(f"{port}/tcp") or ():
         return binding["HostIp"], int(binding["HostPort"])
-    raise WarmimageError("the engine published no port", got=f"{container.ports}", expected=f"{port}/tcp")
+    raise WarmimageError("the Docker daemon published no port", got=f"{container.ports}", expected=f"{port}/tcp")
 
 
 def _check_alive(container: Container, arm: Arm) -> None:

@@ -62,10 +62,10 @@ def check(client: docker.DockerClient, images: Sequence[Image]) -> None:
     if os.geteuid() != 0:
         raise lacking(f"user id {os.geteuid()}", "root, who may read the image's layers")
     if not str(client.api.base_url).startswith("http+docker://localhost"):
-        raise lacking("a Docker engine over the network", "one of this machine")
+        raise lacking("a Docker daemon over the network", "one of this machine")
     info = client.info()
     if any("rootless" in option for option in info.get("SecurityOptions") or ()):
-        raise lacking("a rootless Docker engine", "one that runs as root")
+        raise lacking("a rootless Docker daemon", "one that runs as root")
     if info["Driver"] != "overlay2":
         raise lacking(f"storage driver {info['Driver']}", "overlay2")
     for image in images:

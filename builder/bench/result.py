@@ -36,13 +36,13 @@ class Frozen(BaseModel):
 
 
 class Host(Frozen):
-    """The machine that was measured on; ``engine`` is the container engine."""
+    """The machine of the measurement; ``docker`` is the Docker daemon's version."""
 
     cpu: str
     cpus: int
     memory_bytes: int
     kernel: str
-    engine: str
+    docker: str
     gpus: tuple[str, ...]
 
 

@@ -74,7 +74,7 @@ class Session:
     """A bench whose request has been checked.
 
     Args:
-        client: the engine.
+        client: client of the Docker daemon.
         request: what is asked for.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What a container has used, read from the host: its control groups and its processes, else the engine's own count."""
+"""What a container has used: the host's counts of its control groups and processes, else the Docker daemon's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Usage:
 
 
 def local_pid(container: Container) -> int:
-    """Return the process id of a container's PID 1 on this host, or 0 where its engine is on another machine."""
+    """Return the process id of a container's PID 1 on this host, or 0 if its Docker daemon is on another machine."""
     pid = int(container.attrs["State"].get("Pid") or 0)
     try:
         return pid if str(container.id) in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8") else 0
@@ -39,7 +39,7 @@ def read(container: Container) -> Usage:
     """Return what a running container has used; called once, at the first token, as reading costs time too."""
     pid = local_pid(container)
     if not pid:
-        return _asked(container)
+        return _counts_of_daemon(container)
     groups = dict(_groups(pid))
     figures: dict[str, float | None] = {}
     missing: dict[str, str] = {}
@@ -129,9 +129,9 @@ def _sum(groups: dict[str, Path], file: str, key: str) -> float | None:
     return float(total * 1024) if total else None
 
 
-def _asked(container: Container) -> Usage:
-    """Return what the engine itself counts: its machine is not this one."""
-    elsewhere = "the Docker engine runs on another machine"
+def _counts_of_daemon(container: Container) -> Usage:
+    """Return the Docker daemon's own counts, for a daemon on another machine."""
+    elsewhere = "the Docker daemon runs on another machine"
     missing = {"rss": elsewhere, "pss": elsewhere}
     figures: dict[str, float | None] = {"rss": None, "pss": None, "cpu": None, "read": None, "memory": None}
     try:
@@ -141,10 +141,10 @@ def _asked(container: Container) -> Usage:
     figures["cpu"] = stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
     entries = stats["blkio_stats"].get("io_service_bytes_recursive")
     if entries is None:
-        missing["read"] = "the engine's machine counts no reads"
+        missing["read"] = "the Docker daemon's machine counts no reads"
     else:
         figures["read"] = float(sum(entry["value"] for entry in entries if entry["op"].lower() == "read"))
     figures["memory"] = stats["memory_stats"].get("max_usage")
     if figures["memory"] is None:
-        missing["memory"] = "the engine counts no peak"
+        missing["memory"] = "the Docker daemon counts no peak"
     return Usage(figures, missing)

@@ -146,7 +146,7 @@ def _recorded(
 
 
 def _check_disk(client: docker.DockerClient, plan: Plan, inputs: Inputs) -> None:
-    """Refuse a build that the engine's disk cannot hold, where that disk is on this machine."""
+    """Refuse a build that the Docker daemon's disk cannot hold, where that disk is on this machine."""
     root = Path(client.info()["DockerRootDir"])
     if not root.is_dir():
         return

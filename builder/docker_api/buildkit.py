@@ -54,7 +54,7 @@ def find_builder() -> Builder:
             continue
         seen.append(os.path.realpath(docker))
         if subprocess.run([docker, "buildx", "version"], capture_output=True, check=False).returncode == 0:
-            # Not `buildx build`: that follows `buildx use`, and another builder sees none of the engine's images.
+            # Not `buildx build`: that follows `buildx use`, and another builder sees none of the daemon's images.
             return Builder((docker, "build"), (("DOCKER_BUILDKIT", "1"), ("BUILDX_BUILDER", "default")))
         version = subprocess.run([docker, "--version"], capture_output=True, text=True, check=False).stdout
         major = re.search(r"version (\d+)\.", version)
@@ -135,7 +135,7 @@ def _build_error(tail: Sequence[str]) -> WarmimageError:
     text = "\n".join(tail)
     if "no space left on device" in text.lower():
         return WarmimageError(
-            "no disk space left on the Docker engine", got=_last(tail), fix="docker system prune, or enlarge its disk"
+            "the Docker daemon has no disk space left", got=_last(tail), fix="docker system prune, or enlarge its disk"
         )
     own = [line.split("warmimage: error: ", 1)[1] for line in tail if "warmimage: error: " in line]
     if own:

@@ -157,7 +157,7 @@ def start(container: Container) -> None:
             ) from None
         if "could not select device driver" in message:
             raise EnvironmentLacks(
-                "this Docker engine gives containers no GPU",
+                "this Docker daemon cannot give containers a GPU",
                 where="--gpus",
                 got=str(error.explanation)[:200],
                 fix="install the NVIDIA container toolkit, then restart Docker",

@@ -1,4 +1,4 @@
-"""The Docker engine through its API: connect, pull, push, look at images.  Builds are in ``buildkit``."""
+"""The Docker daemon through its API: connect, pull, push, inspect images.  Builds are in ``buildkit``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from requests.exceptions import RequestException
 
 from ..errors import EnvironmentLacks, WarmimageError
 
-#: API of Docker 20.10, the first engine whose BuildKit takes secrets and bind mounts without a syntax line.
+#: API of Docker 20.10, the first one whose BuildKit takes secrets and bind mounts without a syntax line.
 OLDEST_API = (1, 41)
 
-#: What the engine's messages hold when a registry gave no answer, as Go's network library words it.
+#: Parts of the daemon's messages about a registry that does not answer, as Go's network library words them.
 _NO_ANSWER = (
     "dial tcp",
     "no such host",
@@ -43,10 +43,10 @@ class RegistryUnreachable(WarmimageError):
 
 
 def connect() -> docker.DockerClient:
-    """Return a client of the engine that ``DOCKER_HOST`` or the default socket names.
+    """Return a client of the Docker daemon at ``DOCKER_HOST`` or at the default socket.
 
     Raises:
-        EnvironmentLacks: none answers, or it is too old.
+        EnvironmentLacks: the daemon does not answer or is too old.
     """
     try:
         client = docker.from_env(timeout=600)
@@ -54,7 +54,7 @@ def connect() -> docker.DockerClient:
     except (DockerException, RequestException) as error:
         refused = "ermission denied" in str(error)
         raise EnvironmentLacks(
-            "the Docker engine may not be used by this user" if refused else "no Docker engine answers",
+            "this user may not use the Docker daemon" if refused else "the Docker daemon does not answer",
             got=_short(error),
             fix="sudo usermod -aG docker $USER, then log in again"
             if refused
@@ -63,7 +63,7 @@ def connect() -> docker.DockerClient:
     api = tuple(int(part) for part in version["ApiVersion"].split("."))
     if api < OLDEST_API:
         raise EnvironmentLacks(
-            "the Docker engine is too old",
+            "the Docker daemon is too old",
             got=f"version {version['Version']}, API {version['ApiVersion']}",
             expected="Docker 20.10 (API 1.41) or later",
             fix="update Docker",
@@ -72,7 +72,7 @@ def connect() -> docker.DockerClient:
 
 
 def pull(client: docker.DockerClient, reference: str) -> Image:
-    """Return an image that is on the engine, pulling it first where it is not.
+    """Return an image of the daemon, which pulls it first if it does not have it.
 
     Raises:
         WarmimageError: the registry cannot be reached, or refuses.
@@ -85,7 +85,7 @@ def pull(client: docker.DockerClient, reference: str) -> Image:
         name, tag = _split(reference)
         return client.images.pull(name, tag=tag)
     except (APIError, RequestException) as error:
-        raise registry_error("pull", reference, _said(error)) from None
+        raise registry_error("pull", reference, _message(error)) from None
 
 
 def push(client: docker.DockerClient, reference: str) -> str:
@@ -102,7 +102,7 @@ def push(client: docker.DockerClient, reference: str) -> str:
                 raise registry_error("push", reference, line["error"])
             digest = (line.get("aux") or {}).get("Digest", digest)
     except (APIError, RequestException) as error:
-        raise registry_error("push", reference, _said(error)) from None
+        raise registry_error("push", reference, _message(error)) from None
     return f"{name}@{digest}"
 
 
@@ -127,14 +127,14 @@ def registry_error(verb: str, reference: str, message: str) -> WarmimageError:
         return RegistryUnreachable(
             f"cannot {verb} {reference}: the registry cannot be reached",
             got=_short(message),
-            fix="check the network and the engine's proxy settings",
+            fix="check the network and the Docker daemon's proxy settings",
         )
     return WarmimageError(f"cannot {verb} {reference}", got=_short(message), fix="docker info; journalctl -u docker")
 
 
 @contextmanager
 def api_errors(what: str) -> Iterator[None]:
-    """Turn the engine's refusals inside the block into one clear error."""
+    """Turn the daemon's refusals inside the block into one clear error."""
     try:
         yield
     except ImageNotFound as error:
@@ -205,8 +205,8 @@ def _split(reference: str) -> tuple[str, str | None]:
     return (name, tag) if colon and "/" not in tag else (reference, "latest")
 
 
-def _said(error: Exception) -> str:
-    """Return the engine's own words, without the request that they answer, in which the image's name stands."""
+def _message(error: Exception) -> str:
+    """Return the daemon's message without the request, which holds the image's name."""
     return str(getattr(error, "explanation", None) or error)
 
 

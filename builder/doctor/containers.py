@@ -74,7 +74,7 @@ def image(subject: Subject, _facts: Facts) -> Seen:
 
 def machine(_subject: Subject, facts: Facts) -> Seen:
     """Is the image for this processor?"""
-    wanted, here = facts["image"].plan.base.machine, str(facts["engine"]["Architecture"])
+    wanted, here = facts["image"].plan.base.machine, str(facts["docker"]["Architecture"])
     same = wanted == {"amd64": "x86_64", "arm64": "aarch64"}.get(here, here)
     return Seen("same" if same else "other", here, wanted)
 

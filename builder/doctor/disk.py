@@ -32,7 +32,7 @@ _COLD = 0.9
 
 def space(subject: Subject, facts: Facts) -> Seen:
     """Has the disk of the daemon's images room for another version of the image?"""
-    root = subject.data_root or Path(facts["engine"]["DockerRootDir"])
+    root = subject.data_root or Path(facts["docker"]["DockerRootDir"])
     if subject.local and root.is_dir():
         free = shutil.disk_usage(root).free
     elif "container" in facts and "free" in facts["container"]["root"]:
@@ -46,7 +46,7 @@ def space(subject: Subject, facts: Facts) -> Seen:
 
 def image_rate(_subject: Subject, facts: Facts) -> Seen:
     """How fast are the image's files read?"""
-    root = str(facts["engine"]["DockerRootDir"])
+    root = str(facts["docker"]["DockerRootDir"])
     rate = facts["container"].get("rate")
     if rate is None:
         return Seen("small", "not measured: no image of ours in the daemon")

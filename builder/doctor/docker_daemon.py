@@ -6,7 +6,8 @@ import os
 from contextlib import closing
 from typing import Any
 
-from ..docker_api import buildkit, daemon
+from ..docker_api import buildkit
+from ..docker_api.daemon import connect
 from ..errors import EnvironmentLacks
 from .finding import Seen
 from .probe import Facts
@@ -18,10 +19,10 @@ _FUSE = ("fuse-overlayfs", "stargz", "soci", "nydus")
 _COPIES = ("vfs", "devicemapper", "native")
 
 
-def engine(subject: Subject, _facts: Facts) -> Seen:
+def daemon(subject: Subject, _facts: Facts) -> Seen:
     """Is a daemon there that is new enough?  The fact is what it says of itself."""
     try:
-        with closing(daemon.connect()) as client:
+        with closing(connect()) as client:
             version, info = client.version(), client.info()
     except EnvironmentLacks as error:
         (problem,) = error.problems
@@ -33,7 +34,7 @@ def engine(subject: Subject, _facts: Facts) -> Seen:
 
 def storage(_subject: Subject, facts: Facts) -> Seen:
     """How does the daemon keep images, and where?"""
-    info: dict[str, Any] = facts["engine"]
+    info: dict[str, Any] = facts["docker"]
     driver = str(info["Driver"])
     backing = dict(info.get("DriverStatus") or ()).get("Backing Filesystem")
     found = driver + (f" on {backing}" if backing else "") + f", at {info['DockerRootDir']}"

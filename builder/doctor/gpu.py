@@ -131,9 +131,9 @@ def _cuda_of(environment: dict[str, str], inside: dict[str, Any]) -> tuple[str, 
     return (required[1], "NVIDIA_REQUIRE_CUDA") if required else ("", "")
 
 
-def engine(_subject: Subject, facts: Facts) -> Seen:
+def runtime(_subject: Subject, facts: Facts) -> Seen:
     """Does the daemon name an NVIDIA runtime, or a device of the container device interface?"""
-    if names_gpu(facts["engine"]):
+    if names_gpu(facts["docker"]):
         return Seen("named", "an NVIDIA runtime or device")
     wanted = "image" in facts and facts["image"].plan.accelerator == "cuda"
     return Seen("needed" if wanted else "none", "no NVIDIA runtime or device is named")

@@ -22,12 +22,12 @@ def cgroup(_subject: Subject, facts: Facts) -> Seen:
     return Seen(f"v{version}", f"version {version}")
 
 
-def engine(subject: Subject, facts: Facts) -> Seen:
+def daemon(subject: Subject, facts: Facts) -> Seen:
     """Does a limit hold over all containers of the daemon?"""
     if not subject.local:
         return Seen("unknown", "not visible: the daemon is on another host")
     limits = {}
-    for parent in _PARENTS if facts["engine"].get("CgroupDriver") == "cgroupfs" else _PARENTS[1:]:
+    for parent in _PARENTS if facts["docker"].get("CgroupDriver") == "cgroupfs" else _PARENTS[1:]:
         for path in (
             subject.cgroups / parent / "memory.max",
             subject.cgroups / "memory" / parent / "memory.limit_in_bytes",

@@ -36,7 +36,7 @@ def registry(_subject: Subject, facts: Facts) -> Seen:
     else:
         reference = _configured_base()
     host = registry_of(reference)
-    info = facts.get("engine", {})
+    info = facts.get("docker", {})
     insecure = info.get("RegistryConfig", {}).get("IndexConfigs", {}).get(host, {}).get("Secure") is False
     schemes = ("https", "http") if insecure or host.partition(":")[0] in ("localhost", "127.0.0.1") else ("https",)
     refusals = []

@@ -110,7 +110,7 @@ def examine(checks: Sequence[Check], subject: Subject, longest: float = LONGEST)
     try:
         examination.run()
     finally:
-        if "engine" in examination.facts:
+        if "docker" in examination.facts:
             _remove_containers(subject)
             if any(thread.is_alive() for thread in examination.threads):
                 # One that was about to create a container: its wait ends with the container, so most end now.

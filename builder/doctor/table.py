@@ -41,7 +41,7 @@ _REACH_FIX = "check the network, the proxy (HTTPS_PROXY, the daemon's own) and c
 _CUDA_FIX = "update the NVIDIA driver to {driver} or later, or build from an engine image of an older CUDA"
 
 ITEMS: Mapping[str, Item] = {
-    "engine": Item(
+    "docker": Item(
         "docker",
         "daemon",
         {
@@ -50,7 +50,7 @@ ITEMS: Mapping[str, Item] = {
             "late": ("missing", "restart it (systemctl restart docker); its log: journalctl -u docker"),
         },
     ),
-    "engine.storage": Item(
+    "docker.storage": Item(
         "docker",
         "storage",
         {
@@ -188,7 +188,7 @@ ITEMS: Mapping[str, Item] = {
         },
     ),
     "memory.cgroup": Item("memory", "cgroup", {"v2": ("ok", ""), "v1": ("info", "")}),
-    "memory.engine": Item(
+    "memory.daemon": Item(
         "memory",
         "limit over all containers",
         {
@@ -244,7 +244,7 @@ ITEMS: Mapping[str, Item] = {
             "unknown": ("info", ""),
         },
     ),
-    "gpu.engine": Item(
+    "gpu.runtime": Item(
         "gpu",
         "GPUs in the daemon",
         {

@@ -9,7 +9,7 @@ from typing import Any
 from warmimage.bench import verdict
 from warmimage.bench.result import ArmFacts, Host, ImageFacts, ModelFacts, Result, Run, Span, State
 
-HOST = Host(cpu="A CPU", cpus=2, memory_bytes=8_000_000_000, kernel="6.1", engine="Docker 20.10", gpus=())
+HOST = Host(cpu="A CPU", cpus=2, memory_bytes=8_000_000_000, kernel="6.1", docker="Docker 20.10", gpus=())
 
 IMAGE = ImageFacts(
     reference="my-model:1",

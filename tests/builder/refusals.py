@@ -12,7 +12,7 @@ from warmimage.errors import ConfigError
 
 
 def refusal(**values: Any) -> str:
-    """Return the message with which a build of a configuration ends before it asks any engine, index or hub."""
+    """Return the message with which a build of a configuration ends before it asks any daemon, index or hub."""
     with pytest.raises(ConfigError) as caught:
         planner.resolve(load.load(None, values, {}), Path("warmimage.lock"))
     assert caught.value.exit_code == 3

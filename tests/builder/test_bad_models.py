@@ -1,4 +1,4 @@
-"""Bad models: each ends with one exact message before any engine, index or hub is asked."""
+"""Bad models: each ends with one exact message before any daemon, index or hub is asked."""
 
 from __future__ import annotations
 

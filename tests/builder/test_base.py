@@ -63,7 +63,7 @@ def test_a_registry_that_does_not_answer_cannot_be_reached(message: str) -> None
 
 
 class Images:
-    """An engine's images: none but those named, and no registry that gives more."""
+    """A daemon's images: none but those named, and no registry that gives more."""
 
     def __init__(self, message: str, *present: str) -> None:
         self.message, self.present = message, present
@@ -77,22 +77,22 @@ class Images:
         raise APIError(self.message)
 
 
-def engine(message: str, *present: str, **parts: Any) -> docker.DockerClient:
-    """Return what stands for the engine."""
+def client_of(message: str, *present: str, **parts: Any) -> docker.DockerClient:
+    """Return what stands for the daemon's client."""
     return cast(docker.DockerClient, SimpleNamespace(images=Images(message, *present), **parts))
 
 
 def test_debians_packages_stand_in_for_a_registry_out_of_reach_and_the_reason_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert base_image.default_base(engine(REFUSED, base_image.DEBIAN_BASE)) == base_image.DEBIAN_BASE
+    assert base_image.default_base(client_of(REFUSED, base_image.DEBIAN_BASE)) == base_image.DEBIAN_BASE
     assert REFUSED in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(("message", "what"), [(LIMITED, "limits pulls"), (ABSENT, "has no"), ("odd", "cannot pull")])
 def test_another_base_does_not_hide_a_registrys_refusal(message: str, what: str) -> None:
     with pytest.raises(WarmimageError, match=what):
-        base_image.default_base(engine(message, base_image.DEBIAN_BASE))
+        base_image.default_base(client_of(message, base_image.DEBIAN_BASE))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_digest_is_believed_where_a_registry_is_known_to_have_it(
 
 def test_an_image_id_is_refused_with_the_way_to_a_name() -> None:
     with pytest.raises(ConfigError) as caught:
-        base_image.resolve(Config(model="m", base_image=DIGEST), engines.get("vllm"), engine(""))
+        base_image.resolve(Config(model="m", base_image=DIGEST), engines.get("vllm"), client_of(""))
     assert str(caught.value) == (
         f"error: an image id cannot be built from\n  at base_image\n  got {DIGEST}, expected a name with a tag or a "
         f"digest\n  fix: docker tag {DIGEST} NAME:TAG, then --base-image NAME:TAG"
@@ -138,14 +138,14 @@ def test_an_image_whose_python_answers_nothing_is_refused(output: bytes) -> None
         ConfigError, match=r"^error: the base image cannot be looked into\n  at base_image\n  got odd:1: "
     ):
         base_image.resolve(
-            Config(model="m", base_image="odd:1"), engines.get("vllm"), engine("", "odd:1", containers=containers)
+            Config(model="m", base_image="odd:1"), engines.get("vllm"), client_of("", "odd:1", containers=containers)
         )
 
 
 @pytest.mark.parametrize(
     ("error", "shown"),
     [
-        (APIError("the engine is busy"), "error: the engine is busy\n"),
+        (APIError("the daemon is busy"), "error: the daemon is busy\n"),
         (
             PermissionError(13, "Permission denied", "out"),
             "error: Permission denied: out\n  fix: check that the path exists and that you may write to it\n",

@@ -116,7 +116,7 @@ def test_the_id_is_returned_and_the_builders_variables_are_set(tmp_path: Path) -
     [
         (
             "#5 write /x: no space left on device",
-            "no disk space left on the Docker engine",
+            "the Docker daemon has no disk space left",
             "#5 write /x: no space left on device",
         ),
         ("#9 1.2 warmimage: error: module torch: no CUDA", "module torch: no CUDA", ""),

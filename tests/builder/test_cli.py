@@ -19,7 +19,7 @@ from warmimage.config.model import Config
 
 from tests.support.images import COMMAND, warmimage
 
-NO_ENGINE = "unix:///nowhere/docker.sock"
+NO_DAEMON = "unix:///nowhere/docker.sock"
 
 #: What costs time to import and is of no use to ``--help``.  Typer itself takes pydantic; our models must not.
 HEAVY = {
@@ -171,23 +171,23 @@ def test_a_variable_names_the_file() -> None:
     assert done.stderr.startswith("error: no model is named\n  at other.yaml: model\n")
 
 
-def test_without_an_engine_a_read_verb_gives_its_error_as_json_on_stdout_too() -> None:
-    done = warmimage("inspect", "--json", "image", code=4, DOCKER_HOST=NO_ENGINE)
+def test_without_a_daemon_a_read_verb_gives_its_error_as_json_on_stdout_too() -> None:
+    done = warmimage("inspect", "--json", "image", code=4, DOCKER_HOST=NO_DAEMON)
     (problem,) = json.loads(done.stdout)["errors"]
-    assert problem["what"] == "no Docker engine answers"
+    assert problem["what"] == "the Docker daemon does not answer"
     assert problem["fix"] == "start it (systemctl start docker), or name it with DOCKER_HOST"
     assert set(problem) == {"what", "where", "got", "expected", "fix"}
-    assert done.stderr.startswith("error: no Docker engine answers\n  got ")
+    assert done.stderr.startswith("error: the Docker daemon does not answer\n  got ")
 
 
 def test_json_after_the_engines_own_arguments_is_the_engines() -> None:
-    assert warmimage("bench", "image", "--", "--json", code=4, DOCKER_HOST=NO_ENGINE).stdout == ""
+    assert warmimage("bench", "image", "--", "--json", code=4, DOCKER_HOST=NO_DAEMON).stdout == ""
 
 
 def test_bench_gives_its_error_as_json_only_when_json_was_asked_for() -> None:
-    assert warmimage("bench", "image", "--output", "result.json", code=4, DOCKER_HOST=NO_ENGINE).stdout == ""
-    done = warmimage("bench", "image", "--json", code=4, DOCKER_HOST=NO_ENGINE)
-    assert json.loads(done.stdout)["errors"][0]["what"] == "no Docker engine answers"
+    assert warmimage("bench", "image", "--output", "result.json", code=4, DOCKER_HOST=NO_DAEMON).stdout == ""
+    done = warmimage("bench", "image", "--json", code=4, DOCKER_HOST=NO_DAEMON)
+    assert json.loads(done.stdout)["errors"][0]["what"] == "the Docker daemon does not answer"
 
 
 def test_engines_that_other_distributions_register_are_in_help(tmp_path: Path) -> None:
@@ -203,8 +203,8 @@ def test_engines_that_other_distributions_register_are_in_help(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("verb", ["inspect", "run"])
-def test_without_an_engine_a_verb_prints_nothing_on_stdout(verb: str) -> None:
-    assert warmimage(verb, "image", code=4, DOCKER_HOST=NO_ENGINE).stdout == ""
+def test_without_a_daemon_a_verb_prints_nothing_on_stdout(verb: str) -> None:
+    assert warmimage(verb, "image", code=4, DOCKER_HOST=NO_DAEMON).stdout == ""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The doctor: how findings come about, how they are judged and shown.  Planted faults of an engine: tests/docker."""
+"""The doctor: how findings come about, how they are judged and shown.  Planted faults of a daemon: tests/docker."""
 
 from __future__ import annotations
 

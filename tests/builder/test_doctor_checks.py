@@ -18,7 +18,7 @@ from warmimage.doctor.target import Subject
 
 from tests.builder import facts
 from tests.support.images import warmimage
-from tests.support.servers import old_engine
+from tests.support.servers import old_daemon
 
 #: What the driver of an H200 writes there.
 DRIVER = """\
@@ -113,34 +113,34 @@ def test_an_image_for_cpus_wants_no_cuda() -> None:
 )
 def test_storage_drivers_differ_in_what_they_share(driver: str, outcome: str) -> None:
     info = {"Driver": driver, "DriverStatus": [["Backing Filesystem", "extfs"]], "DockerRootDir": "/d"}
-    seen = docker_daemon.storage(Subject(), {"engine": info})
+    seen = docker_daemon.storage(Subject(), {"docker": info})
     assert (seen.outcome, seen.found) == (outcome, f"{driver} on extfs, at /d")
 
 
-def test_an_engine_that_is_too_old_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with old_engine(tmp_path / "old.sock") as address:
+def test_a_daemon_that_is_too_old_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with old_daemon(tmp_path / "old.sock") as address:
         monkeypatch.setenv("DOCKER_HOST", address)
-        (found,) = examine([Check("engine", docker_daemon.engine)], Subject())
+        (found,) = examine([Check("docker", docker_daemon.daemon)], Subject())
     assert found.status == "missing"
-    assert found.found == "the Docker engine is too old: version 18.09.9, API 1.39"
+    assert found.found == "the Docker daemon is too old: version 18.09.9, API 1.39"
     assert found.fix == "update Docker"
 
 
-def test_an_engine_that_never_answers_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_never_answers_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "deaf.sock"))
         listening.listen()
         monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/deaf.sock")
-        (found,) = examine([Check("engine", docker_daemon.engine, seconds=0.5)], Subject())
+        (found,) = examine([Check("docker", docker_daemon.daemon, seconds=0.5)], Subject())
     assert (found.status, found.found) == ("missing", "no answer within its time")
 
 
-def test_without_an_engine_only_the_engine_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_daemon_only_the_daemon_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     done = warmimage("doctor", "image:1", "--json", code=4)
     shown = {entry["id"]: entry for entry in json.loads(done.stdout)["findings"]}
-    assert [name for name, entry in shown.items() if entry["status"] == "missing"] == ["engine"]
-    dependent = {check.id for check in CHECKS if {"engine", "image", "container"} & set(check.needs)}
+    assert [name for name, entry in shown.items() if entry["status"] == "missing"] == ["docker"]
+    dependent = {check.id for check in CHECKS if {"docker", "image", "container"} & set(check.needs)}
     assert {shown[name]["status"] for name in dependent if name in shown} == {"info"}
     assert all(shown[name]["found"].startswith("not looked at: needs ") for name in dependent if name in shown)
 
@@ -184,7 +184,7 @@ def test_a_call_that_the_kernel_has_is_hidden_by_the_profile(
 def test_a_limit_over_all_containers_is_found(tmp_path: Path, file: str, text: str, outcome: str) -> None:
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_text(text, encoding="utf-8")
-    seen = memory.engine(Subject(cgroups=tmp_path), {"engine": {"CgroupDriver": "cgroupfs"}})
+    seen = memory.daemon(Subject(cgroups=tmp_path), {"docker": {"CgroupDriver": "cgroupfs"}})
     assert seen.outcome == outcome
     if outcome == "limited":
         assert (seen.found, seen.words) == ("1.0 GB", {"group": str((tmp_path / file).parent)})
@@ -199,7 +199,7 @@ def test_shared_memory_is_held_against_what_the_engine_wants(wanted: int, outcom
 
 def rate(read: int, seconds: float, fetched: int | None) -> dict[str, Any]:
     measured = {"bytes": read, "seconds": seconds, "fetched": fetched}
-    return {"engine": {"DockerRootDir": "/d"}, "container": {"rate": measured}}
+    return {"docker": {"DockerRootDir": "/d"}, "container": {"rate": measured}}
 
 
 @pytest.mark.parametrize(
@@ -212,8 +212,8 @@ def rate(read: int, seconds: float, fetched: int | None) -> dict[str, Any]:
         (rate(256 << 20, 0.1, None), "warm"),
         (rate(1 << 20, 0.1, 1 << 20), "small"),
         (rate(0, 0.0, 0), "small"),
-        ({"engine": {"DockerRootDir": "/d"}, "container": {}}, "small"),
-        ({"engine": {"DockerRootDir": "/d"}, "container": {"rate": {"error": "E"}}}, "small"),
+        ({"docker": {"DockerRootDir": "/d"}, "container": {}}, "small"),
+        ({"docker": {"DockerRootDir": "/d"}, "container": {"rate": {"error": "E"}}}, "small"),
     ],
 )
 def test_a_rate_is_called_cold_only_where_storage_gave_the_bytes(known: dict[str, Any], outcome: str) -> None:

@@ -15,7 +15,7 @@ import docker
 import pytest
 
 from tests.support.images import warmimage
-from tests.support.servers import build_dockerfile, old_engine, registry, small_engine
+from tests.support.servers import build_dockerfile, old_daemon, registry, small_daemon
 
 pytestmark = pytest.mark.docker
 
@@ -46,18 +46,18 @@ def build_words(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return ["build", "--model", str(tiny_model), "--accelerator", "cpu", "--record", "off", "--snapshot", "off"]
 
 
-def test_no_engine(build_words: list[str], tmp_path: Path) -> None:
+def test_no_daemon(build_words: list[str], tmp_path: Path) -> None:
     error = refused(*build_words, code=4, DOCKER_HOST=f"unix://{tmp_path}/no.sock")
-    assert error.startswith("error: no Docker engine answers\n")
+    assert error.startswith("error: the Docker daemon does not answer\n")
     assert os.listdir() == []
 
 
 def test_engine_too_old(build_words: list[str], tmp_path: Path) -> None:
-    # An engine of 2018 runs on no machine of today: its answers are all that is wanted of it.
-    with old_engine(tmp_path / "old.sock") as address:
+    # A daemon of 2018 runs on no machine of today, so only its answers are imitated.
+    with old_daemon(tmp_path / "old.sock") as address:
         error = refused(*build_words, code=4, DOCKER_HOST=address)
     assert error == (
-        "error: the Docker engine is too old\n"
+        "error: the Docker daemon is too old\n"
         "  got version 18.09.9, API 1.39, expected Docker 20.10 (API 1.41) or later\n"
         "  fix: update Docker"
     )
@@ -135,17 +135,17 @@ def test_registry_that_refuses_and_one_that_takes_it(
     )
 
 
-def test_full_disk_of_the_engine(python_base: str, build_words: list[str], tmp_path: Path) -> None:
+def test_full_disk_of_the_daemon(python_base: str, build_words: list[str], tmp_path: Path) -> None:
     if os.getuid() or not shutil.which("dockerd"):
-        pytest.skip("starting a second engine needs root and dockerd")
-    with small_engine(python_base, tmp_path) as address:
+        pytest.skip("starting a second daemon needs root and dockerd")
+    with small_daemon(python_base, tmp_path) as address:
         error = refused(*build_words, "--base-image", python_base, code=4, DOCKER_HOST=address)
         assert error.startswith("error: not enough disk space for the build\n")
-        # A step that nobody can foresee fills it: the engine's own message is put into one line.
+        # A step that nobody can foresee fills it: the daemon's own message is put into one line.
         Path("warmimage.yaml").write_text("run: ['head -c 2G /dev/zero > /fill']\n", encoding="utf-8")
-        wheelless = [*build_words, "--base-image", "with-engine:1", "--progress", "quiet"]
+        wheelless = [*build_words, "--base-image", "on-small-daemon:1", "--progress", "quiet"]
         error = refused(*wheelless, code=1, DOCKER_HOST=address)
-    assert error.startswith("error: no disk space left on the Docker engine\n")
+    assert error.startswith("error: the Docker daemon has no disk space left\n")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``warmimage bench`` on a real engine: what it finds, what it refuses, and that it leaves nothing behind."""
+"""``warmimage bench`` on a real Docker daemon: what it finds, what it refuses, and that it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def nothing_left(client: docker.DockerClient) -> Iterator[None]:
 
 
 def left(client: docker.DockerClient) -> set[str]:
-    """Return the containers of benches of the stub that do not go away: another bench may run on the same engine."""
+    """Return the containers of benches of the stub that do not go away: another bench may run on the same daemon."""
     found: set[str] | None = None
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and found != set():
@@ -165,7 +165,7 @@ def test_twenty_comparisons_with_itself_and_a_slowdown_of_a_tenth(
 def test_figures_are_those_of_a_loop_of_curl(images: tuple[str, str], tiny_model: Path, tmp_path: Path) -> None:
     """Medians of nine, alternating with the bench so that both see the same machine.
 
-    The server takes 2 s: the loop's own programs cost it some 20 ms that the bench, which speaks to the engine itself,
+    The server takes 2 s: the loop's own programs cost it some 20 ms that the bench, which speaks to the daemon itself,
     does not have.
     """
     script = f"""
@@ -306,7 +306,7 @@ def test_an_interrupted_bench_leaves_no_container(
         _, err = running.communicate(timeout=60)
     assert running.returncode == 128 + number, err
     assert not file.exists()
-    time.sleep(0.5)  # an engine that was asked for a container would make it now
+    time.sleep(0.5)  # a daemon that was asked for a container would create it now
     assert left(client) == set()
 
 

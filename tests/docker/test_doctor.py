@@ -1,4 +1,4 @@
-"""The doctor on a real engine: right about a host that is well; a planted fault changes its own finding alone."""
+"""The doctor on a real Docker daemon: right about a healthy host; a planted fault changes its own finding alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from warmimage.doctor.probe import examine
 from warmimage.doctor.target import Subject
 
 from tests.support.images import COMMAND, warmimage
-from tests.support.servers import small_engine
+from tests.support.servers import small_daemon
 
 pytestmark = pytest.mark.docker
 
@@ -92,8 +92,8 @@ def test_the_command_is_right_about_this_host(
     assert (shown["schema"], shown["exit_code"], shown["image"]) == (1, 0, transformers_image)
     found = {entry["id"]: entry for entry in shown["findings"]}
     info, version = client.info(), client.version()
-    assert found["engine"]["found"].startswith(f"{version['Version']}, API {version['ApiVersion']}")
-    assert found["engine.storage"]["found"].startswith(info["Driver"])
+    assert found["docker"]["found"].startswith(f"{version['Version']}, API {version['ApiVersion']}")
+    assert found["docker.storage"]["found"].startswith(info["Driver"])
     assert found["kernel"]["found"] == os.uname().release
     assert found["memory.cgroup"]["found"] == f"version {info['CgroupVersion']}"
     assert f"{transformers_image} runs as uid 1000" in found["container"]["found"]
@@ -249,7 +249,7 @@ def test_gpus_that_the_engine_does_not_give(
     well: dict[str, Finding], client: docker.DockerClient, transformers_image: str, tiny_model: Path
 ) -> None:
     if "nvidia" in (client.info().get("Runtimes") or {}):
-        pytest.skip("this engine gives GPUs")
+        pytest.skip("this daemon gives GPUs")
     found = findings(Subject(image=transformers_image, model_dir=tiny_model, gpus="all"))
     assert found.pop("gpu.container").status == "missing"
     assert changed(well, found) == {}
@@ -266,8 +266,8 @@ def test_an_engine_without_an_image_of_ours_and_without_room(
     python_base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.getuid() or not shutil.which("dockerd"):
-        pytest.skip("starting a second engine needs root and dockerd")
-    with small_engine(python_base, tmp_path) as address:
+        pytest.skip("starting a second daemon needs root and dockerd")
+    with small_daemon(python_base, tmp_path) as address:
         monkeypatch.setenv("DOCKER_HOST", address)
         found = findings(Subject())
     assert [name for name, entry in found.items() if entry.status == "missing"] == ["disk.space"]

@@ -71,7 +71,7 @@ def _section(path: Path, result: Result) -> str:
         ("date", result.date),
         ("machine", f"{host.cpus} CPUs ({host.cpu}), {human_bytes(host.memory_bytes)} of memory"),
         ("GPU", ", ".join(host.gpus) or "none"),
-        ("software", f"Linux {host.kernel}, {host.engine}, warmimage {result.tool_version}"),
+        ("software", f"Linux {host.kernel}, {host.docker}, warmimage {result.tool_version}"),
         ("image", f"{image.method}, Python {image.python_version}, {human_bytes(image.size_bytes)}"),
         ("model", f"{result.model.name}, {human_bytes(result.model.weight_bytes or 0)} of weights"),
         ("engine arguments", " ".join(f"`{word}`" for word in result.arms[0].arguments) or "none"),

@@ -20,7 +20,7 @@ from warmimage.docker_api.buildkit import find_builder
 
 
 def build_dockerfile(dockerfile: str, tag: str, **variables: str) -> None:
-    """Build a Dockerfile that needs no context, on the engine that ``DOCKER_HOST`` names."""
+    """Build a Dockerfile that needs no context, on the daemon that ``DOCKER_HOST`` names."""
     builder = find_builder()
     command = [*builder.command, "--quiet", "--network", "none", "--tag", tag, "-"]
     environment = {**os.environ, **dict(builder.environment), **variables}
@@ -28,7 +28,7 @@ def build_dockerfile(dockerfile: str, tag: str, **variables: str) -> None:
 
 
 @contextmanager
-def old_engine(path: Path) -> Iterator[str]:
+def old_daemon(path: Path) -> Iterator[str]:
     """Answer ``/version`` as Docker 18.09 does, on a socket."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -100,8 +100,8 @@ def registry(folder: Path, htpasswd: str) -> Iterator[str]:
 
 
 @contextmanager
-def small_engine(base: str, folder: Path) -> Iterator[str]:
-    """Start a second engine on a small disk, in a network namespace of its own, with a base image in it."""
+def small_daemon(base: str, folder: Path) -> Iterator[str]:
+    """Start a second daemon on a small disk, in a network namespace of its own, with a base image in it."""
     disk, socket_path = folder / "disk", folder / "small.sock"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700M", "tmpfs", str(disk)], check=True)
@@ -130,7 +130,7 @@ def small_engine(base: str, folder: Path) -> Iterator[str]:
             metadata = "/usr/lib/python3/dist-packages/transformers-5.0.dist-info"
             text = "Metadata-Version: 2.1\\nName: transformers\\nVersion: 5.0\\n"
             step = f"mkdir -p {metadata} && printf '{text}' > {metadata}/METADATA"
-            build_dockerfile(f"FROM {base}\nRUN {step}\n", "with-engine:1", DOCKER_HOST=address)
+            build_dockerfile(f"FROM {base}\nRUN {step}\n", "on-small-daemon:1", DOCKER_HOST=address)
             yield address
     finally:
         for mounted in sorted(_mounts_below(disk), reverse=True):
