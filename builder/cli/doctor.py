@@ -39,9 +39,9 @@ def doctor(
     from ..console import console, product
     from ..docker_api.container_options import device_request
     from ..doctor.checks import CHECKS
-    from ..doctor.probe import examine
     from ..doctor.report import exit_code, show, to_json
-    from ..doctor.target import Subject
+    from ..doctor.run import run_checks
+    from ..doctor.target import Target
     from ..errors import UsageError
 
     if gpus and not image:
@@ -50,7 +50,7 @@ def doctor(
         device_request(gpus)
     began = time.monotonic()
     with console().status("checking"):
-        findings = examine(CHECKS, Subject(image=image, model_dir=model_dir, gpus=gpus))
+        findings = run_checks(CHECKS, Target(image=image, model_dir=model_dir, gpus=gpus))
     seconds = time.monotonic() - began
     if as_json:
         product(to_json(image, findings, seconds))

@@ -1,19 +1,19 @@
-"""All checks, as data: what is looked at, in the order of the report."""
+"""All checks, as data, in the order of the report."""
 
 from __future__ import annotations
 
 from . import containers, disk, docker_daemon, gpu, kernel, memory, network, snapshot
-from .probe import Check
+from .run import Check
 
 CHECKS = (
     Check("docker", docker_daemon.daemon, seconds=4),
     Check("docker.storage", docker_daemon.storage, needs=("docker",)),
-    # Only then: a docker command may ask the daemon, and one that never answers would hold it for ever.
+    # A docker command may call the daemon, and would hang with one that never answers.
     Check("buildkit", docker_daemon.builder, needs=("docker",)),
     Check("image", containers.image, needs=("docker",)),
     Check("image.machine", containers.machine, needs=("docker", "image")),
     Check("model", containers.model),
-    # One after the other: the first measures the disk, the second writes to it.
+    # In sequence: the first measures the disk, the second writes to it.
     Check("container", containers.container, needs=("docker",), after=("image",), seconds=6),
     Check("snapshot.image", snapshot.image, needs=("image", "container")),
     Check("snapshot.cpu", snapshot.cpu, needs=("snapshot.image",)),

@@ -1,4 +1,4 @@
-"""A finding: one thing that was looked at, and how it is."""
+"""What a check observes, and the finding that the report shows of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 Status = Literal["ok", "info", "warning", "missing"]
 
-#: What may hold a secret in an address or a message: a user's part of an address, a Hub token, a value by its name.
+#: Where addresses and messages may hold secrets: the user in an address, a Hub token, a value whose name says so.
 _SECRETS = (
     (re.compile(r"(?<=//)[^/@\s'\"]+@"), "***@"),
     (re.compile(r"\bhf_[A-Za-z0-9]{6,}"), "hf_***"),
@@ -18,36 +18,35 @@ _SECRETS = (
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a check saw; ``table`` says what that means.
+class Observation:
+    """What a check has observed; ``table`` grades it.
 
     Attributes:
         outcome: one of the item's outcomes in the table.
-        found: what is there.
-        expected: what would be right, where it is not.
-        words: what the fix in the table names in braces.
-        fact: what other checks go on with; ``None`` leaves those that need it undone.
+        found: the actual state.
+        expected: the right state, if the actual one is wrong.
+        fix_arguments: values for the braces in the table's fix.
+        fact: input for other checks.  With ``None``, checks that need it are skipped.
     """
 
     outcome: str
     found: str
     expected: str = ""
-    words: Mapping[str, str] = field(default_factory=dict)
+    fix_arguments: Mapping[str, str] = field(default_factory=dict)
     fact: Any = None
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; no text of it holds a secret.
+    """One line of the report.  Its texts hold no secret.
 
     Attributes:
-        id: stable name of what was looked at.
-        group: what it belongs to.
-        title: its name for a person.
-        status: ``ok``; ``info``, worth knowing; ``warning``, works less well; ``missing``, something required is not
-            there.
-        found: what is there.
-        expected: what would be right, where it is not.
+        id: stable name of the check.
+        group: heading in the report.
+        title: the check's name for people.
+        status: ``ok``; ``info``, worth knowing; ``warning``, works less well; ``missing``, a requirement is not met.
+        found: the actual state.
+        expected: the right state, if the actual one is wrong.
         fix: what to do, as a command where there is one.
     """
 
@@ -61,7 +60,7 @@ class Finding:
 
 
 def redacted(text: str) -> str:
-    """Return a text on one line, without what may be a secret in it."""
+    """Return a text on one line, with possible secrets replaced by asterisks."""
     text = " ".join(text.split())
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)

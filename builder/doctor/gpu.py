@@ -1,4 +1,4 @@
-"""GPUs: the host's driver, what the daemon gives containers, and the CUDA that the image was built for.
+"""GPUs: the host's driver, the daemon's NVIDIA runtime, and the CUDA version of the image.
 
 Sources of the tables: NVIDIA, CUDA Compatibility, "Minor Version Compatibility"
 (https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html), and CUDA Toolkit Release Notes,
@@ -19,10 +19,10 @@ from docker.errors import APIError
 from ..docker_api.container_options import device_request
 from ..image.host_compat import names_gpu
 from .containers import ContainerFails, ask
-from .finding import Seen
-from .probe import Facts
+from .finding import Observation
+from .run import Facts
 from .table import ITEMS
-from .target import Subject
+from .target import Target
 
 Version = tuple[int, ...]
 
@@ -58,71 +58,73 @@ _MODEL = re.compile(r"^Model:\s*(.+)$", re.MULTILINE)
 _DRIVER = re.compile(r"^NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)\s", re.MULTILINE)
 
 
-def driver(subject: Subject, facts: Facts) -> Seen:
+def driver(target: Target, facts: Facts) -> Observation:
     """Is an NVIDIA driver loaded?  The fact is its version."""
     wanted = "image" in facts and facts["image"].plan.accelerator == "cuda"
-    if not subject.local:
-        return Seen("remote", "not visible: the daemon is on another host")
-    path = subject.proc / "driver" / "nvidia" / "version"
-    if not path.exists() and subject.proc == Path("/proc") and shutil.which("nvidia-smi"):
-        return _asked()  # under WSL the driver is Windows', and /proc does not tell of it
+    if not target.local:
+        return Observation("remote", "unknown: the Docker daemon is on another host")
+    path = target.proc / "driver" / "nvidia" / "version"
+    if not path.exists() and target.proc == Path("/proc") and shutil.which("nvidia-smi"):
+        return _from_nvidia_smi()  # under WSL the driver is Windows', and /proc has no entry of it
     if not path.exists():
-        reason = "none" if wanted else "none; nothing here needs one"
-        return Seen("needed" if wanted else "none", reason, "an NVIDIA driver" if wanted else "")
+        reason = "none" if wanted else "none, and none is needed"
+        return Observation("needed" if wanted else "none", reason, "an NVIDIA driver" if wanted else "")
     match = _DRIVER.search(path.read_text(encoding="utf-8"))
     if not match:
-        return Seen("unreadable", f"{path} names no version")
-    folders = sorted((path.parent / "gpus").glob("*/information"))
-    models = [found[1] for found in (_MODEL.search(entry.read_text(encoding="utf-8")) for entry in folders) if found]
+        return Observation("unreadable", f"{path} names no version")
+    entries = sorted((path.parent / "gpus").glob("*/information"))
+    models = [match[1] for match in (_MODEL.search(entry.read_text(encoding="utf-8")) for entry in entries) if match]
     return _loaded(match[1], models)
 
 
-def _asked() -> Seen:
+def _from_nvidia_smi() -> Observation:
     command = ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=4, check=False)
     rows = [row.split(", ", 1) for row in done.stdout.splitlines() if ", " in row]
     if done.returncode or not rows:
-        return Seen("unreadable", f"nvidia-smi: {(done.stdout or done.stderr).strip()[:200]}")
+        return Observation("unreadable", f"nvidia-smi: {(done.stdout or done.stderr).strip()[:200]}")
     return _loaded(rows[0][0], [name for _, name in rows])
 
 
-def _loaded(version: str, models: list[str]) -> Seen:
+def _loaded(version: str, models: list[str]) -> Observation:
     gpus = ", ".join(f"{models.count(name)} x {name}" for name in dict.fromkeys(models)) or "no GPU"
-    return Seen("loaded", f"{version}, {gpus}", fact=_version(version))
+    return Observation("loaded", f"{version}, {gpus}", fact=_version(version))
 
 
-def cuda(_subject: Subject, facts: Facts) -> Seen:
-    """Does the driver run the CUDA that the image was built for?"""
-    report = facts["image"]
-    if report.plan.accelerator != "cuda":
-        return Seen("no_cuda", f"none: the image is for {report.plan.accelerator}")
+def cuda(_target: Target, facts: Facts) -> Observation:
+    """Does the driver support the image's CUDA version?"""
+    examined = facts["image"]
+    if examined.plan.accelerator != "cuda":
+        return Observation("no_cuda", f"none: the image is for {examined.plan.accelerator}")
     inside = facts["container"]["cuda"] if "container" in facts else {}
-    text, source = _cuda_of(report.environment, inside)
+    text, source = _cuda_of(examined.environment, inside)
     if not text:
-        return Seen("unknown", "the image does not say for which CUDA it was built")
+        return Observation("unknown", "the image does not name its CUDA version")
     if "gpu.driver" not in facts:
-        return Seen("no_driver", f"CUDA {text} ({source}); no driver to compare with")
+        return Observation("no_driver", f"CUDA {text} ({source}); no driver to compare with")
     here: Version = facts["gpu.driver"]
     wanted = _version(text)
     own = DRIVER_CUDA.get(max((branch for branch in DRIVER_CUDA if branch <= here[0]), default=0), (0,))
-    found = f"CUDA {text} ({source}), driver {_text(here)}, which brings CUDA {_text(own)}"
+    summary = f"CUDA {text} ({source}), driver {_text(here)}, which brings CUDA {_text(own)}"
     first = min((branch for branch, brought in DRIVER_CUDA.items() if brought >= wanted), default=0)
-    words = {"driver": str(first or f"one that brings CUDA {text}")}
+    fix_arguments = {"driver": str(first or f"one that brings CUDA {text}")}
     if own >= wanted[:2]:
-        return Seen("covered", found)
-    required = re.search(r"cuda>=(\d+\.\d+)", report.environment.get("NVIDIA_REQUIRE_CUDA", ""))
-    disabled = report.environment.get("NVIDIA_DISABLE_REQUIRE", "").lower() in ("1", "true")
+        return Observation("covered", summary)
+    required = re.search(r"cuda>=(\d+\.\d+)", examined.environment.get("NVIDIA_REQUIRE_CUDA", ""))
+    disabled = examined.environment.get("NVIDIA_DISABLE_REQUIRE", "").lower() in ("1", "true")
     if wanted[0] in MINIMUM_DRIVER and here >= MINIMUM_DRIVER[wanted[0]]:
         if required and own < _version(required[1]) and not disabled:
-            return Seen("refused", f"{found}; NVIDIA_REQUIRE_CUDA asks for {required[1]}", words=words)
-        return Seen("minor", found, words=words)
-    words = {"driver": _text(MINIMUM_DRIVER.get(wanted[0], ())) or words["driver"]}
-    expected = f"driver {words['driver']} or later"
-    return Seen("forward" if inside.get("compatibility") else "old", found, expected, words)
+            return Observation(
+                "refused", f"{summary}; NVIDIA_REQUIRE_CUDA asks for {required[1]}", fix_arguments=fix_arguments
+            )
+        return Observation("minor", summary, fix_arguments=fix_arguments)
+    fix_arguments = {"driver": _text(MINIMUM_DRIVER.get(wanted[0], ())) or fix_arguments["driver"]}
+    expected = f"driver {fix_arguments['driver']} or later"
+    return Observation("forward" if inside.get("compatibility") else "old", summary, expected, fix_arguments)
 
 
 def _cuda_of(environment: dict[str, str], inside: dict[str, Any]) -> tuple[str, str]:
-    """Return the CUDA that an image was built for, and what says so; torch's own word counts first."""
+    """Return an image's CUDA version, and its source: torch, else a variable of the base image."""
     if inside.get("torch"):
         return str(inside["torch"]), "torch"
     if environment.get("CUDA_VERSION"):
@@ -131,30 +133,32 @@ def _cuda_of(environment: dict[str, str], inside: dict[str, Any]) -> tuple[str, 
     return (required[1], "NVIDIA_REQUIRE_CUDA") if required else ("", "")
 
 
-def runtime(_subject: Subject, facts: Facts) -> Seen:
-    """Does the daemon name an NVIDIA runtime, or a device of the container device interface?"""
+def runtime(_target: Target, facts: Facts) -> Observation:
+    """Has the daemon an NVIDIA runtime, or a device of the container device interface?"""
     if names_gpu(facts["docker"]):
-        return Seen("named", "an NVIDIA runtime or device")
+        return Observation("named", "an NVIDIA runtime or device")
     wanted = "image" in facts and facts["image"].plan.accelerator == "cuda"
-    return Seen("needed" if wanted else "none", "no NVIDIA runtime or device is named")
+    return Observation("needed" if wanted else "none", "no NVIDIA runtime or device")
 
 
-def container(subject: Subject, facts: Facts) -> Seen | None:
-    """Does a container get the GPUs that were asked for?"""
-    if not subject.gpus:
+def container(target: Target, facts: Facts) -> Observation | None:
+    """Does a container get the GPUs of ``--gpus``?"""
+    if not target.gpus:
         return None
     if "image" not in facts:
-        return Seen("skipped", f"not looked at: needs {ITEMS['image'].title}")
+        return Observation("skipped", f"not checked: needs {ITEMS['image'].title}")
     plan = facts["image"].plan
-    request = device_request(subject.gpus)
-    with closing(subject.client()) as client:
+    request = device_request(target.gpus)
+    with closing(target.client()) as client:
         try:
             options: dict[str, Any] = {"cap_drop": ["ALL"] if plan.user else [], "device_requests": [request]}
-            found = ask(client, subject, str(subject.image), plan, [], **options)
+            report = ask(client, target, str(target.image), plan, [], **options)
         except (ContainerFails, APIError) as error:
-            return Seen("not_given", str(error), f"--gpus {subject.gpus}")
-    devices = found["cuda"]["devices"]
-    return Seen("given" if devices else "not_given", ", ".join(devices) or "no GPU inside", f"--gpus {subject.gpus}")
+            return Observation("not_given", str(error), f"--gpus {target.gpus}")
+    devices = report["cuda"]["devices"]
+    return Observation(
+        "given" if devices else "not_given", ", ".join(devices) or "no GPU inside", f"--gpus {target.gpus}"
+    )
 
 
 def _version(text: str) -> Version:

@@ -1,20 +1,20 @@
-"""The kernel and its page cache, as a container of the image finds them; without an image, as this process does."""
+"""The kernel and its page cache, as a container of the image sees them, or without an image this process."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-from .finding import Seen
-from .probe import Facts
-from .target import Subject
+from .finding import Observation
+from .run import Facts
+from .target import Target
 
 FIRST_CACHESTAT = (6, 5)
 
 
-def kernel(_subject: Subject, facts: Facts) -> Seen:
-    """Which kernel is it?  No tier asks for a version: the other checks try what a start uses."""
-    return Seen("release", facts["container"]["kernel"]["release"])
+def kernel(_target: Target, facts: Facts) -> Observation:
+    """Which kernel is it?  No tier needs a version: the other checks try what a start uses."""
+    return Observation("release", facts["container"]["kernel"]["release"])
 
 
 def _version(release: str) -> tuple[int, int]:
@@ -22,46 +22,48 @@ def _version(release: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def facility(name: str, expected: str) -> Callable[[Subject, Facts], Seen]:
+def facility(name: str, expected: str) -> Callable[[Target, Facts], Observation]:
     """Return a check of one of the kernel's facilities."""
 
-    def look(_subject: Subject, facts: Facts) -> Seen:
-        found = facts["container"]["kernel"][name]
-        return Seen("there", "there") if found is True else Seen("absent", str(found), expected)
+    def probe(_target: Target, facts: Facts) -> Observation:
+        answer = facts["container"]["kernel"][name]
+        return Observation("there", "available") if answer is True else Observation("absent", str(answer), expected)
 
-    return look
+    return probe
 
 
-def cachestat(_subject: Subject, facts: Facts) -> Seen:
+def cachestat(_target: Target, facts: Facts) -> Observation:
     """Does ``cachestat`` work?"""
     inside = facts["container"]
-    found = inside["pagecache"]["cachestat"]
-    if found is True:
-        return Seen("there", "answers")
+    answer = inside["pagecache"]["cachestat"]
+    if answer is True:
+        return Observation("there", "works")
     release = inside["kernel"]["release"]
     if inside["privileges"]["seccomp"] and _version(release) >= FIRST_CACHESTAT:
-        return Seen("hidden", f"hidden by the daemon's seccomp profile; Linux {release} has it")
-    return Seen("absent", str(found), "Linux 6.5 or later")
+        return Observation("hidden", f"hidden by the daemon's seccomp profile; Linux {release} has it")
+    return Observation("absent", str(answer), "Linux 6.5 or later")
 
 
-def others(_subject: Subject, facts: Facts) -> Seen:
-    """How can the image's user learn what is resident of the image's files, which are another's?"""
-    found = facts["container"]["pagecache"]["others"]
+def others(_target: Target, facts: Facts) -> Observation:
+    """How can the image's user learn which of the image's files are cached?  They belong to root."""
+    answer = facts["container"]["pagecache"]["others"]
     if facts["container"]["kernel"]["io"] is not True:
-        return Seen("unaccounted", f"no account of reads: {facts['container']['kernel']['io']}")
-    if found is None:
-        return Seen("unknown", "not tried: no image of ours in the daemon")
-    if found.get("how") == "asked":
-        return Seen("asked", "the kernel answers")
-    if found.get("how") == "sampled":
-        claim = "tells the truth" if found["mincore_truthful"] else "calls all of it resident"
-        return Seen("sampled", f"cachestat does not tell, mincore {claim}: sampled by reading")
-    return Seen("unknown", found.get("error") or "could not be told: the file tried did not leave the page cache")
+        return Observation("unaccounted", f"the kernel does not count reads: {facts['container']['kernel']['io']}")
+    if answer is None:
+        return Observation("unknown", "not tried: the Docker daemon has no image built by warmimage")
+    if answer.get("how") == "asked":
+        return Observation("asked", "the kernel reports it")
+    if answer.get("how") == "sampled":
+        claim = "is right" if answer["mincore_truthful"] else "reports every page as cached"
+        return Observation("sampled", f"cachestat is refused, mincore {claim}: sampled by reading")
+    return Observation(
+        "unknown", answer.get("error") or "not tried: the test file could not be evicted from the page cache"
+    )
 
 
-def nowait(_subject: Subject, facts: Facts) -> Seen:
-    """Do reads that never wait work on the image's files?"""
-    found = facts["container"]["pagecache"]["nowait"]
-    if found is None:
-        return Seen("no_image", "not tried: no image of ours in the daemon")
-    return Seen("there", "works") if found is True else Seen("absent", str(found))
+def nowait(_target: Target, facts: Facts) -> Observation:
+    """Do reads with ``RWF_NOWAIT`` work on the image's files?"""
+    answer = facts["container"]["pagecache"]["nowait"]
+    if answer is None:
+        return Observation("no_image", "not tried: the Docker daemon has no image built by warmimage")
+    return Observation("there", "works") if answer is True else Observation("absent", str(answer))

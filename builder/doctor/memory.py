@@ -1,50 +1,50 @@
-"""Memory: the limits that hold for a container, and its shared memory."""
+"""Memory: a container's limits, and its shared memory."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..console import human_bytes
-from .finding import Seen
-from .probe import Facts
-from .target import Subject
+from .finding import Observation
+from .run import Facts
+from .target import Target
 
-#: Where the daemon puts containers: by its own driver of cgroups, by systemd's.
+#: Parent cgroups of containers: of the driver cgroupfs, of the driver systemd.
 _PARENTS = ("docker", "system.slice")
 
-#: A limit that means none.
+#: A limit of this many bytes or more means no limit.
 _NO_LIMIT = 1 << 60
 
 
-def cgroup(_subject: Subject, facts: Facts) -> Seen:
-    """Which version of cgroups bounds a container?"""
+def cgroup(_target: Target, facts: Facts) -> Observation:
+    """Which version of cgroups limits a container?"""
     version = facts["container"]["memory"]["cgroup"]
-    return Seen(f"v{version}", f"version {version}")
+    return Observation(f"v{version}", f"version {version}")
 
 
-def daemon(subject: Subject, facts: Facts) -> Seen:
-    """Does a limit hold over all containers of the daemon?"""
-    if not subject.local:
-        return Seen("unknown", "not visible: the daemon is on another host")
+def daemon(target: Target, facts: Facts) -> Observation:
+    """Is there one memory limit for all containers of the daemon?"""
+    if not target.local:
+        return Observation("unknown", "unknown: the Docker daemon is on another host")
     limits = {}
     for parent in _PARENTS if facts["docker"].get("CgroupDriver") == "cgroupfs" else _PARENTS[1:]:
         for path in (
-            subject.cgroups / parent / "memory.max",
-            subject.cgroups / "memory" / parent / "memory.limit_in_bytes",
+            target.cgroups / parent / "memory.max",
+            target.cgroups / "memory" / parent / "memory.limit_in_bytes",
         ):
             limit = _limit(path)
             if limit:
                 limits[path] = limit
     if not limits:
-        return Seen("unknown", "no cgroup of containers is visible here")
+        return Observation("unknown", "the cgroup of containers is not visible here")
     path = min(limits, key=lambda path: limits[path])
     if limits[path] >= _NO_LIMIT:
-        return Seen("none", "none")
-    return Seen("limited", human_bytes(limits[path]), "", {"group": str(path.parent)})
+        return Observation("none", "none")
+    return Observation("limited", human_bytes(limits[path]), "", {"group": str(path.parent)})
 
 
 def _limit(path: Path) -> int:
-    """Return the limit in a file in bytes, 0 where there is no such file."""
+    """Return the limit in a file in bytes; 0 if there is no such file."""
     try:
         text = path.read_text(encoding="ascii").strip()
     except OSError:
@@ -52,10 +52,10 @@ def _limit(path: Path) -> int:
     return int(text) if text.isdigit() else _NO_LIMIT
 
 
-def container(_subject: Subject, facts: Facts) -> Seen:
+def container(_target: Target, facts: Facts) -> Observation:
     """Can a container hold the files that a start reads, weights included, in memory?"""
-    found = facts["container"]["memory"]
-    limit, available = found["limit"], found["available"]
+    memory = facts["container"]["memory"]
+    limit, available = memory["limit"], memory["available"]
     bound = f"limit {human_bytes(limit)}" if limit else "no limit"
     weights = facts.get("model", 0)
     closure = facts["container"]["closure"].get("bytes", 0)
@@ -63,18 +63,18 @@ def container(_subject: Subject, facts: Facts) -> Seen:
     parts = [f"{human_bytes(closure)} of hot files"] if closure else []
     parts += [f"{human_bytes(weights)} of weights"] if weights else []
     short = min(limit or available, available) < needed
-    text = f"{bound}; {human_bytes(available)} available of {human_bytes(found['total'])}"
-    return Seen("short" if short else "enough", text, " + ".join(parts))
+    text = f"{bound}; {human_bytes(available)} available of {human_bytes(memory['total'])}"
+    return Observation("short" if short else "enough", text, " + ".join(parts))
 
 
-def shared(_subject: Subject, facts: Facts) -> Seen:
-    """Does a plain container get the shared memory that the engine of the image wants?"""
+def shared(_target: Target, facts: Facts) -> Observation:
+    """Does a container get by default the shared memory that the image's engine needs?"""
     wanted = facts["image"].plan.engine.shared_memory
     given = facts["container"]["memory"]["shared"]
     if not wanted:
-        return Seen("enough", f"{human_bytes(given)} by default; the engine wants none")
+        return Observation("enough", f"{human_bytes(given)} by default; the engine needs none")
     short = given < wanted
-    return Seen(
+    return Observation(
         "default_short" if short else "enough",
         f"{human_bytes(given)} by default",
         human_bytes(wanted),

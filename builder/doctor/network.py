@@ -1,4 +1,4 @@
-"""The network: do the registry of the base image, the Hub and the package index answer?  Any answer will do."""
+"""The network: do the registry of the base image, the Hub and the package index answer?  Any answer counts."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ import requests
 from ..config import load
 from ..errors import ConfigError
 from ..inputs.base_image import DEFAULT_BASE
-from .finding import Seen, redacted
-from .probe import Facts
-from .target import Subject
+from .finding import Observation, redacted
+from .run import Facts
+from .target import Target
 
-#: Seconds to connect, and to wait for the answer.
+#: Time limits in seconds: to connect, and for the answer.
 _PATIENCE = (3.0, 3.0)
 
 _DOCKER_HUB = "registry-1.docker.io"
 
 
-def registry(_subject: Subject, facts: Facts) -> Seen:
+def registry(_target: Target, facts: Facts) -> Observation:
     """Does the registry of the base image answer?"""
     if "image" in facts:
         base = facts["image"].plan.base
         if not base.digest:
-            return Seen("local", f"none: no registry is known to have {base.image}")
+            return Observation("local", f"none: {base.image} comes from no known registry")
         reference = base.image
     else:
         reference = _configured_base()
@@ -43,9 +43,9 @@ def registry(_subject: Subject, facts: Facts) -> Seen:
     for scheme in schemes:
         refusal = _no_answer(f"{scheme}://{host}/v2/", proxies=_proxies_of(info))
         if not refusal:
-            return Seen("answers", host)
+            return Observation("answers", host)
         refusals.append(refusal)
-    return Seen("silent", f"{host}: {refusals[-1]}", f"an answer to https://{host}/v2/")
+    return Observation("silent", f"{host}: {refusals[-1]}", f"an answer to https://{host}/v2/")
 
 
 def registry_of(reference: str) -> str:
@@ -64,54 +64,63 @@ def _configured_base() -> str:
     file = os.environ.get("WARMIMAGE_FILE")
     try:
         value = load.read(Path(file) if file else None).values.get("base_image")
-    except ConfigError:  # render and build say what is wrong with it
+    except ConfigError:  # render and build report it
         value = None
     return value if isinstance(value, str) and value else DEFAULT_BASE
 
 
 def _proxies_of(info: Mapping[str, Any]) -> dict[str, str]:
-    """Return the daemon's own proxies, by which it pulls; those with a login are shown without it and of no use."""
-    found = {"http": info.get("HttpProxy"), "https": info.get("HttpsProxy"), "no_proxy": info.get("NoProxy")}
-    return {name: str(value) for name, value in found.items() if value and "xxxxx" not in str(value)}
+    """Return the daemon's own proxies, with which it pulls.
+
+    The API hides a proxy's login, so proxies with a login cannot be used from here and are left out.
+    """
+    proxies = {"http": info.get("HttpProxy"), "https": info.get("HttpsProxy"), "no_proxy": info.get("NoProxy")}
+    return {name: str(value) for name, value in proxies.items() if value and "xxxxx" not in str(value)}
 
 
-def hub(_subject: Subject, _facts: Facts) -> Seen:
+def hub(_target: Target, _facts: Facts) -> Observation:
     """Does the Hugging Face Hub answer?"""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return Seen("offline", "not asked: HF_HUB_OFFLINE is set")
+        return Observation("offline", "not checked: HF_HUB_OFFLINE is set")
     refusal = _no_answer(constants.ENDPOINT)
-    return Seen("silent", f"{constants.ENDPOINT}: {refusal}") if refusal else Seen("answers", constants.ENDPOINT)
+    return (
+        Observation("silent", f"{constants.ENDPOINT}: {refusal}")
+        if refusal
+        else Observation("answers", constants.ENDPOINT)
+    )
 
 
-def index(_subject: Subject, _facts: Facts) -> Seen:
+def index(_target: Target, _facts: Facts) -> Observation:
     """Does the package index that pip is configured for answer?"""
     settings = _pip_settings()
     if settings.get("no-index", "").lower() in ("1", "true", "yes", "on"):
-        return Seen("none", f"pip is told to use none; it looks in {settings.get('find-links') or 'nothing'}")
+        return Observation(
+            "none", f"pip is configured without an index; it uses {settings.get('find-links') or 'nothing'}"
+        )
     addresses = [settings.get("index-url") or "https://pypi.org/simple", *settings.get("extra-index-url", "").split()]
     answers: list[str] = []
     refusals: list[str] = []
     for address in addresses:
         parts = urlsplit(address)
         if parts.scheme == "file":
-            refusal = "" if Path(parts.path).is_dir() else "no such folder"
+            refusal = "" if Path(parts.path).is_dir() else "no such directory"
         else:
             refusal = _no_answer(address.rstrip("/") + "/", verify=settings.get("cert") or True)
         (refusals if refusal else answers).append(redacted(f"{address}: {refusal}" if refusal else address))
     if refusals:
-        return Seen("silent", "; ".join(refusals))
-    return Seen("answers", ", ".join(answers))
+        return Observation("silent", "; ".join(refusals))
+    return Observation("answers", ", ".join(answers))
 
 
 def _pip_settings() -> dict[str, str]:
-    """Return pip's settings by their names; variables win over files, as for pip itself."""
+    """Return pip's settings by name.  Variables win over files, as in pip."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    found = dict(_rows(done.stdout))
+    settings = dict(_rows(done.stdout))
     order = ("global", "install", "download", ":env:")
-    return {key: value for section in order for (at, key), value in found.items() if at == section}
+    return {key: value for section in order for (at, key), value in settings.items() if at == section}
 
 
 def _rows(text: str) -> Iterator[tuple[tuple[str, str], str]]:
@@ -123,13 +132,13 @@ def _rows(text: str) -> Iterator[tuple[tuple[str, str], str]]:
 
 
 def _no_answer(address: str, *, proxies: dict[str, str] | None = None, verify: bool | str = True) -> str:
-    """Return why an address gives no answer, or an empty string; a refusal is an answer, a gateway's error is none."""
+    """Return why an address does not answer, or an empty string.  A refusal is an answer, a gateway's error is not."""
     try:
         answer = requests.head(address, timeout=_PATIENCE, proxies=proxies or None, verify=verify)
     except requests.exceptions.ProxyError as error:
-        return f"the proxy does not let it through ({_last(error)})"
+        return f"the proxy refuses it ({_last(error)})"
     except requests.exceptions.SSLError as error:
-        return f"its certificate is not trusted here ({_last(error)})"
+        return f"this machine does not trust its certificate ({_last(error)})"
     except requests.exceptions.Timeout:
         return f"no answer within {_PATIENCE[0]:.0f} s"
     except requests.exceptions.RequestException as error:

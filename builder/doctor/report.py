@@ -1,4 +1,4 @@
-"""How findings are shown: as a page for a person, as JSON for a program."""
+"""Findings as a page for people, and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STYLES: dict[Status, str] = {"ok": "green", "info": "dim", "warning": "yellow",
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """Return 4 where something required is missing, else 0."""
+    """Return 4 if a requirement is not met, else 0."""
     return 4 if any(finding.status == "missing" for finding in findings) else 0
 
 
@@ -33,7 +33,7 @@ def to_json(image: str | None, findings: Sequence[Finding], seconds: float) -> s
 
 
 def show(findings: Sequence[Finding], seconds: float) -> None:
-    """Print the page for a person on standard output: a table by groups, then what to do."""
+    """Print the page for people on standard output: a table by groups, then the fixes."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

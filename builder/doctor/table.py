@@ -1,6 +1,6 @@
-"""The table of severities: what each outcome of each check means, and what to do about it.
+"""The table of severities: the status and the fix of each outcome of each check.
 
-No other module decides a status.  A fix may name words in braces, which the check fills in.
+No other module decides a status.  A check fills in the braces of a fix.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .finding import Finding, Seen, Status, redacted
+from .finding import Finding, Observation, Status, redacted
 
 #: Outcomes that any check can have.
 _ANY: Mapping[str, tuple[Status, str]] = {
     "broken": ("warning", "please report it"),
-    "late": ("warning", "run it again on a quiet machine; if it stays, look at what is named"),
+    "late": ("warning", "run it again on an idle machine; if it times out again, check the part that it names"),
     "skipped": ("info", ""),
 }
 
@@ -22,12 +22,12 @@ GROUPS = ("docker", "image", "snapshot", "kernel", "page cache", "memory", "gpu"
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that is looked at.
+    """One check's entry.
 
     Attributes:
         group: one of ``GROUPS``.
-        title: its name for a person.
-        outcomes: by outcome, the status and the fix.
+        title: the check's name for people.
+        outcomes: status and fix by outcome.
     """
 
     group: str
@@ -35,9 +35,11 @@ class Item:
     outcomes: Mapping[str, tuple[Status, str]]
 
 
-_MM_MAP_FIX = "a kernel with CONFIG_CHECKPOINT_RESTORE, and a seccomp profile and sandbox that let prctl(PR_SET_MM_MAP)"
+_MM_MAP_FIX = (
+    "a kernel with CONFIG_CHECKPOINT_RESTORE, and a seccomp profile and sandbox that allow prctl(PR_SET_MM_MAP)"
+)
 _NEXT_TIER = "; until then the image starts in its next tier"
-_REACH_FIX = "check the network, the proxy (HTTPS_PROXY, the daemon's own) and certificates: docs/networks.md"
+_REACH_FIX = "check the network, the proxy (HTTPS_PROXY, the daemon's own) and the certificates: docs/networks.md"
 _CUDA_FIX = "update the NVIDIA driver to {driver} or later, or build from an engine image of an older CUDA"
 
 ITEMS: Mapping[str, Item] = {
@@ -55,8 +57,11 @@ ITEMS: Mapping[str, Item] = {
         "storage",
         {
             "shared": ("ok", ""),
-            "fuse": ("warning", "use overlay2 with a kernel of 5.11 or later: each read goes through a process now"),
-            "copies": ("warning", "use overlay2: this driver shares no page cache between containers"),
+            "fuse": (
+                "warning",
+                "use overlay2 on Linux 5.11 or later: with this driver a user-space process serves each read",
+            ),
+            "copies": ("warning", "use overlay2: with this driver containers do not share the page cache"),
             "unknown": ("info", ""),
         },
     ),
@@ -101,8 +106,8 @@ ITEMS: Mapping[str, Item] = {
         {
             "captured": ("ok", ""),
             "no_tier": ("info", ""),
-            "declined": ("warning", "mend what is named and build the image again" + _NEXT_TIER),
-            "absent": ("missing", "build the image again: its plan has tier snapshot and its files do not"),
+            "declined": ("warning", "remove the reason and build the image again" + _NEXT_TIER),
+            "absent": ("missing", "build the image again: its plan has tier snapshot, but its snapshot is missing"),
             "damaged": ("missing", "build the image again: a later layer has changed its snapshot"),
         },
     ),
@@ -111,7 +116,10 @@ ITEMS: Mapping[str, Item] = {
         "CPU extensions",
         {
             "covered": ("ok", ""),
-            "lacks": ("warning", "capture it on such a host: docs/snapshot.md#capturing-on-a-node" + _NEXT_TIER),
+            "lacks": (
+                "warning",
+                "capture the snapshot on such a host: docs/snapshot.md#capturing-on-a-node" + _NEXT_TIER,
+            ),
         },
     ),
     "snapshot.mm_map": Item(
@@ -129,7 +137,10 @@ ITEMS: Mapping[str, Item] = {
         "/proc children",
         {
             "there": ("ok", ""),
-            "absent": ("warning", "a kernel with CONFIG_PROC_CHILDREN: tier zygote and PID 1 look for children by it"),
+            "absent": (
+                "warning",
+                "use a kernel with CONFIG_PROC_CHILDREN: tier zygote and PID 1 find child processes with it",
+            ),
         },
     ),
     "kernel.smaps_rollup": Item(
@@ -137,7 +148,10 @@ ITEMS: Mapping[str, Item] = {
         "smaps_rollup",
         {
             "there": ("ok", ""),
-            "absent": ("info", "without it memory is told by RSS, which counts shared pages twice"),
+            "absent": (
+                "info",
+                "use Linux 4.14 or later: without it memory is reported as RSS, which counts shared pages twice",
+            ),
         },
     ),
     "kernel.pidfd": Item(
@@ -145,7 +159,7 @@ ITEMS: Mapping[str, Item] = {
         "pidfd",
         {
             "there": ("ok", ""),
-            "absent": ("info", "Linux 5.3 or later, and a seccomp profile that lets pidfd_open"),
+            "absent": ("info", "use Linux 5.3 or later and a seccomp profile that allows pidfd_open"),
         },
     ),
     "kernel.pressure": Item(
@@ -153,7 +167,7 @@ ITEMS: Mapping[str, Item] = {
         "pressure (PSI)",
         {
             "there": ("ok", ""),
-            "absent": ("info", "boot with psi=1 where the kernel has it"),
+            "absent": ("info", "boot with psi=1, if the kernel supports it"),
         },
     ),
     "pagecache.cachestat": Item(
@@ -161,20 +175,20 @@ ITEMS: Mapping[str, Item] = {
         "cachestat",
         {
             "there": ("ok", ""),
-            "absent": ("info", "Linux 6.5 or later"),
-            "hidden": ("info", "a Docker whose seccomp profile knows cachestat (26 or later)"),
+            "absent": ("info", "use Linux 6.5 or later"),
+            "hidden": ("info", "use Docker 26 or later, whose seccomp profile allows cachestat"),
         },
     ),
     "pagecache.others": Item(
         "page cache",
-        "residency of image files",
+        "cached image files",
         {
             "asked": ("ok", ""),
             "sampled": ("info", ""),
             "unknown": ("info", ""),
             "unaccounted": (
                 "warning",
-                "prefetch cannot tell what is resident; a kernel with CONFIG_TASK_IO_ACCOUNTING",
+                "use a kernel with CONFIG_TASK_IO_ACCOUNTING: without it prefetch cannot see what is cached",
             ),
         },
     ),
@@ -202,7 +216,10 @@ ITEMS: Mapping[str, Item] = {
         "memory of a container",
         {
             "enough": ("ok", ""),
-            "short": ("warning", "a larger limit: page cache is charged to it, and what does not fit is read twice"),
+            "short": (
+                "warning",
+                "raise the limit: the page cache counts towards it, and data that does not fit is read twice",
+            ),
         },
     ),
     "memory.shm": Item(
@@ -210,7 +227,7 @@ ITEMS: Mapping[str, Item] = {
         "shared memory",
         {
             "enough": ("ok", ""),
-            "default_short": ("info", "warmimage run gives it; else docker run --shm-size {size}"),
+            "default_short": ("info", "warmimage run sets it; with docker run use --shm-size {size}"),
         },
     ),
     "gpu.driver": Item(
@@ -233,13 +250,16 @@ ITEMS: Mapping[str, Item] = {
             "no_driver": ("info", ""),
             "minor": (
                 "info",
-                "runs by minor version compatibility; code that is compiled at run time may want {driver}",
+                "runs with minor version compatibility; code that is compiled at run time may need driver {driver}",
             ),
             "refused": (
                 "missing",
                 "update the driver to {driver} or later: the NVIDIA runtime refuses to start the image",
             ),
-            "forward": ("warning", "only data centre GPUs run it, by forward compatibility; else {driver} or later"),
+            "forward": (
+                "warning",
+                "works on data centre GPUs only (forward compatibility); else update the driver to {driver} or later",
+            ),
             "old": ("missing", _CUDA_FIX),
             "unknown": ("info", ""),
         },
@@ -278,7 +298,7 @@ ITEMS: Mapping[str, Item] = {
             "fast": ("ok", ""),
             "warm": ("info", ""),
             "small": ("info", ""),
-            "slow": ("warning", "a faster disk for {path}: a cold start reads the image's files from it"),
+            "slow": ("warning", "use a faster disk for {path}: a cold start reads the image's files from it"),
         },
     ),
     "model.rate": Item(
@@ -288,7 +308,7 @@ ITEMS: Mapping[str, Item] = {
             "fast": ("ok", ""),
             "warm": ("info", ""),
             "small": ("info", ""),
-            "slow": ("warning", "a faster volume for the model, or weights on the node"),
+            "slow": ("warning", "use a faster volume for the model, or keep the weights on the node"),
         },
     ),
     "network.registry": Item(
@@ -306,7 +326,7 @@ ITEMS: Mapping[str, Item] = {
         {
             "answers": ("ok", ""),
             "offline": ("info", ""),
-            "silent": ("warning", "--model DIR needs none; " + _REACH_FIX),
+            "silent": ("warning", "--model DIR does not need the Hub; " + _REACH_FIX),
         },
     ),
     "network.index": Item(
@@ -315,22 +335,22 @@ ITEMS: Mapping[str, Item] = {
         {
             "answers": ("ok", ""),
             "none": ("info", ""),
-            "silent": ("warning", "--wheelhouse DIR needs none; " + _REACH_FIX),
+            "silent": ("warning", "--wheelhouse DIR does not need an index; " + _REACH_FIX),
         },
     ),
 }
 
 
-def judge(name: str, seen: Seen) -> Finding:
-    """Return the finding that the table makes of what a check saw."""
+def grade(name: str, observation: Observation) -> Finding:
+    """Return the finding for what a check has observed."""
     item = ITEMS[name]
-    status, fix = {**_ANY, **item.outcomes}[seen.outcome]
+    status, fix = {**_ANY, **item.outcomes}[observation.outcome]
     return Finding(
         id=name,
         group=item.group,
         title=item.title,
         status=status,
-        found=redacted(seen.found),
-        expected=redacted(seen.expected),
-        fix=redacted(fix.format_map(seen.words)),
+        found=redacted(observation.found),
+        expected=redacted(observation.expected),
+        fix=redacted(fix.format_map(observation.fix_arguments)),
     )

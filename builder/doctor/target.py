@@ -1,4 +1,4 @@
-"""What is examined: options of the command, and the places that tests put faults into."""
+"""The target of the checks: the command's options, and paths that tests replace."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import docker
 
 
 @dataclass(frozen=True)
-class Subject:
+class Target:
     """This host, and an image.
 
     Attributes:
         image: reference of the image to check the host against, or ``None``.
         model_dir: directory of the model, or ``None``.
-        gpus: GPUs to give a container, as ``docker run --gpus`` takes them; empty tries none.
-        proc: the ``/proc`` that tells of the GPU driver.
+        gpus: GPUs for a container, as ``docker run --gpus`` takes them; empty for none.
+        proc: the ``/proc`` to read the GPU driver from.
         cgroups: where cgroups are mounted.
-        data_root: where the daemon's images are; ``None`` asks the daemon.
-        container: further words of a container's creation.
-        run: marks the containers of this run, so that none outlives it.
+        data_root: directory of the daemon's images; ``None`` takes the daemon's own setting.
+        container: further keyword arguments for the creation of containers.
+        run: label of this run's containers, by which they are removed.
     """
 
     image: str | None = None
@@ -38,7 +38,7 @@ class Subject:
 
     @property
     def local(self) -> bool:
-        """Whether the daemon is on this machine, as far as its address tells."""
+        """Whether the daemon's address is one on this machine."""
         return (os.environ.get("DOCKER_HOST") or "unix://").startswith("unix://")
 
     @property

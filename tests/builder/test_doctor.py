@@ -12,9 +12,9 @@ import pytest
 import warmimage.doctor
 from warmimage.doctor import finding, report, table
 from warmimage.doctor.checks import CHECKS
-from warmimage.doctor.finding import Finding, Seen
-from warmimage.doctor.probe import Check, Facts, examine
-from warmimage.doctor.target import Subject
+from warmimage.doctor.finding import Finding, Observation
+from warmimage.doctor.run import Check, Facts, run_checks
+from warmimage.doctor.target import Target
 
 from tests.docs.readme import ROOT
 from tests.support.images import warmimage as command
@@ -25,11 +25,11 @@ def items(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the checks of these tests a place in the table."""
     item = table.Item("kernel", "planted", {"good": ("ok", ""), "bad": ("missing", "replace {part}")})
     monkeypatch.setattr(table, "ITEMS", {**table.ITEMS, "one": item, "two": item, "three": item})
-    monkeypatch.setattr("warmimage.doctor.probe.ITEMS", table.ITEMS)
+    monkeypatch.setattr("warmimage.doctor.run.ITEMS", table.ITEMS)
 
 
-def good(_subject: Subject, _facts: Facts) -> Seen:
-    return Seen("good", "as it should be", fact="a fact")
+def good(_target: Target, _facts: Facts) -> Observation:
+    return Observation("good", "as it should be", fact="a fact")
 
 
 def by_id(findings: list[Finding]) -> dict[str, Finding]:
@@ -37,50 +37,52 @@ def by_id(findings: list[Finding]) -> dict[str, Finding]:
 
 
 def test_the_table_decides_what_an_outcome_means() -> None:
-    bad = Check("one", lambda _subject, _facts: Seen("bad", "a  crack\nin it", "none", {"part": "the lid"}))
-    (found,) = examine([bad], Subject())
+    bad = Check("one", lambda _target, _facts: Observation("bad", "a  crack\nin it", "none", {"part": "the lid"}))
+    (found,) = run_checks([bad], Target())
     assert found == Finding("one", "kernel", "planted", "missing", "a crack in it", "none", "replace the lid")
 
 
 def test_a_check_that_breaks_is_a_finding_and_no_other_changes() -> None:
-    def breaks(_subject: Subject, facts: Facts) -> Seen:
+    def breaks(_target: Target, facts: Facts) -> Observation:
         raise LookupError(facts["one"])
 
-    found = by_id(examine([Check("one", good), Check("two", breaks, needs=("one",)), Check("three", good)], Subject()))
-    assert (found["two"].status, found["two"].found) == ("warning", "the check broke: LookupError: a fact")
+    found = by_id(
+        run_checks([Check("one", good), Check("two", breaks, needs=("one",)), Check("three", good)], Target())
+    )
+    assert (found["two"].status, found["two"].found) == ("warning", "the check failed: LookupError: a fact")
     assert {found[name].status for name in ("one", "three")} == {"ok"}
 
 
 def test_a_check_that_hangs_is_a_finding_and_no_other_changes() -> None:
     never = threading.Event()
 
-    def hangs(_subject: Subject, _facts: Facts) -> Seen:
+    def hangs(_target: Target, _facts: Facts) -> Observation:
         never.wait()
-        return Seen("good", "too late")
+        return Observation("good", "too late")
 
     checks = [Check("one", good), Check("two", hangs, seconds=0.2), Check("three", good, after=("two",))]
-    found = by_id(examine(checks, Subject()))
+    found = by_id(run_checks(checks, Target()))
     never.set()
-    assert (found["two"].status, found["two"].found) == ("warning", "no answer within its time")
+    assert (found["two"].status, found["two"].found) == ("warning", "timed out")
     assert {found[name].status for name in ("one", "three")} == {"ok"}
 
 
 def test_the_whole_run_is_bounded_too() -> None:
     never = threading.Event()
-    hangs = Check("one", lambda _subject, _facts: Seen("good", str(never.wait())), seconds=600)
-    (found,) = examine([hangs], Subject(), longest=0.2)
+    hangs = Check("one", lambda _target, _facts: Observation("good", str(never.wait())), seconds=600)
+    (found,) = run_checks([hangs], Target(), longest=0.2)
     never.set()
-    assert found.found == "no answer within its time"
+    assert found.found == "timed out"
 
 
 def test_a_check_without_the_fact_that_it_needs_is_not_made() -> None:
-    lacking = Check("one", lambda _subject, _facts: Seen("bad", "nothing", words={"part": "it"}))
-    found = by_id(examine([Check("two", good, needs=("one",)), lacking], Subject()))
-    assert (found["two"].status, found["two"].found) == ("info", "not looked at: needs planted")
+    lacking = Check("one", lambda _target, _facts: Observation("bad", "nothing", fix_arguments={"part": "it"}))
+    found = by_id(run_checks([Check("two", good, needs=("one",)), lacking], Target()))
+    assert (found["two"].status, found["two"].found) == ("info", "not checked: needs planted")
 
 
 def test_a_check_may_have_nothing_to_say() -> None:
-    assert examine([Check("one", lambda _subject, _facts: None)], Subject()) == []
+    assert run_checks([Check("one", lambda _target, _facts: None)], Target()) == []
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_every_outcome_that_a_check_names_is_in_the_table_and_the_reverse(monkey
     assert outcomes - words <= {"v1", "v2"}  # made from what was found
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in folder.glob("*.py"))
     calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
-    first = (node.args[0] for node in calls if getattr(node.func, "id", "") == "Seen")
+    first = (node.args[0] for node in calls if getattr(node.func, "id", "") == "Observation")
     named = {node.value for node in first if isinstance(node, ast.Constant)}
     assert named <= outcomes
 

@@ -12,9 +12,9 @@ import pytest
 from warmimage.config.model import Config
 from warmimage.doctor import containers, disk, docker_daemon, gpu, kernel, memory, snapshot
 from warmimage.doctor.checks import CHECKS
-from warmimage.doctor.containers import Examined
-from warmimage.doctor.probe import Check, examine
-from warmimage.doctor.target import Subject
+from warmimage.doctor.containers import ExaminedImage
+from warmimage.doctor.run import Check, run_checks
+from warmimage.doctor.target import Target
 
 from tests.builder import facts
 from tests.support.images import warmimage
@@ -29,25 +29,29 @@ CLOSED_DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {version}  Thu 
 INFORMATION = "Model: \t\t NVIDIA H200\nIRQ:   \t\t 41\n"
 
 
-def examined(accelerator: str = "cuda", **environment: str) -> Examined:
+def examined(accelerator: str = "cuda", **environment: str) -> ExaminedImage:
     config = Config(model="./tiny", accelerator=accelerator)  # type: ignore[arg-type]
-    return Examined(facts.plan_of(config), 10_000_000_000, environment)
+    return ExaminedImage(facts.plan_of(config), 10_000_000_000, environment)
 
 
-def planted_driver(folder: Path, version: str, text: str = DRIVER, gpus: int = 1) -> Subject:
-    """Return a subject whose ``/proc`` tells of a driver."""
+def planted_driver(folder: Path, version: str, text: str = DRIVER, gpus: int = 1) -> Target:
+    """Return a target whose ``/proc`` tells of a driver."""
     at = folder / "driver" / "nvidia"
     at.mkdir(parents=True)
     (at / "version").write_text(text.format(version=version), encoding="utf-8")
     for number in range(gpus):
         (at / "gpus" / str(number)).mkdir(parents=True)
         (at / "gpus" / str(number) / "information").write_text(INFORMATION, encoding="utf-8")
-    return Subject(proc=folder)
+    return Target(proc=folder)
 
 
 def test_the_driver_and_its_gpus_are_read_from_proc(tmp_path: Path) -> None:
-    seen = gpu.driver(planted_driver(tmp_path, "580.159.04", gpus=2), {})
-    assert (seen.outcome, seen.found, seen.fact) == ("loaded", "580.159.04, 2 x NVIDIA H200", (580, 159, 4))
+    observation = gpu.driver(planted_driver(tmp_path, "580.159.04", gpus=2), {})
+    assert (observation.outcome, observation.found, observation.fact) == (
+        "loaded",
+        "580.159.04, 2 x NVIDIA H200",
+        (580, 159, 4),
+    )
 
 
 def test_the_closed_drivers_wording_is_read_too(tmp_path: Path) -> None:
@@ -60,7 +64,7 @@ def test_a_version_file_of_another_form_is_no_crash(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("accelerator", "outcome"), [("cuda", "needed"), ("cpu", "none")])
 def test_no_driver_matters_only_to_an_image_for_gpus(tmp_path: Path, accelerator: str, outcome: str) -> None:
-    assert gpu.driver(Subject(proc=tmp_path), {"image": examined(accelerator)}).outcome == outcome
+    assert gpu.driver(Target(proc=tmp_path), {"image": examined(accelerator)}).outcome == outcome
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,7 @@ def test_the_driver_must_run_the_images_cuda(
     driver: tuple[int, ...], environment: dict[str, str], inside: dict[str, Any], outcome: str
 ) -> None:
     known = {"image": examined(**environment), "container": {"cuda": inside}, "gpu.driver": driver}
-    assert gpu.cuda(Subject(), known).outcome == outcome
+    assert gpu.cuda(Target(), known).outcome == outcome
 
 
 def test_torchs_own_word_wins_over_the_base_images() -> None:
@@ -98,14 +102,14 @@ def test_torchs_own_word_wins_over_the_base_images() -> None:
         "container": {"cuda": {"torch": "13.0"}},
         "gpu.driver": (535, 1),
     }
-    seen = gpu.cuda(Subject(), known)
-    assert seen.outcome == "old"
-    assert seen.found == "CUDA 13.0 (torch), driver 535.1, which brings CUDA 12.2"
-    assert seen.words == {"driver": "580"}
+    observation = gpu.cuda(Target(), known)
+    assert observation.outcome == "old"
+    assert observation.found == "CUDA 13.0 (torch), driver 535.1, which brings CUDA 12.2"
+    assert observation.fix_arguments == {"driver": "580"}
 
 
 def test_an_image_for_cpus_wants_no_cuda() -> None:
-    assert gpu.cuda(Subject(), {"image": examined("cpu")}).outcome == "no_cuda"
+    assert gpu.cuda(Target(), {"image": examined("cpu")}).outcome == "no_cuda"
 
 
 @pytest.mark.parametrize(
@@ -113,14 +117,14 @@ def test_an_image_for_cpus_wants_no_cuda() -> None:
 )
 def test_storage_drivers_differ_in_what_they_share(driver: str, outcome: str) -> None:
     info = {"Driver": driver, "DriverStatus": [["Backing Filesystem", "extfs"]], "DockerRootDir": "/d"}
-    seen = docker_daemon.storage(Subject(), {"docker": info})
-    assert (seen.outcome, seen.found) == (outcome, f"{driver} on extfs, at /d")
+    observation = docker_daemon.storage(Target(), {"docker": info})
+    assert (observation.outcome, observation.found) == (outcome, f"{driver} on extfs, at /d")
 
 
 def test_a_daemon_that_is_too_old_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with old_daemon(tmp_path / "old.sock") as address:
         monkeypatch.setenv("DOCKER_HOST", address)
-        (found,) = examine([Check("docker", docker_daemon.daemon)], Subject())
+        (found,) = run_checks([Check("docker", docker_daemon.daemon)], Target())
     assert found.status == "missing"
     assert found.found == "the Docker daemon is too old: version 18.09.9, API 1.39"
     assert found.fix == "update Docker"
@@ -131,8 +135,8 @@ def test_a_daemon_that_never_answers_is_missing(tmp_path: Path, monkeypatch: pyt
         listening.bind(str(tmp_path / "deaf.sock"))
         listening.listen()
         monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/deaf.sock")
-        (found,) = examine([Check("docker", docker_daemon.daemon, seconds=0.5)], Subject())
-    assert (found.status, found.found) == ("missing", "no answer within its time")
+        (found,) = run_checks([Check("docker", docker_daemon.daemon, seconds=0.5)], Target())
+    assert (found.status, found.found) == ("missing", "timed out")
 
 
 def test_without_a_daemon_only_the_daemon_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,12 +146,12 @@ def test_without_a_daemon_only_the_daemon_is_missing(tmp_path: Path, monkeypatch
     assert [name for name, entry in shown.items() if entry["status"] == "missing"] == ["docker"]
     dependent = {check.id for check in CHECKS if {"docker", "image", "container"} & set(check.needs)}
     assert {shown[name]["status"] for name in dependent if name in shown} == {"info"}
-    assert all(shown[name]["found"].startswith("not looked at: needs ") for name in dependent if name in shown)
+    assert all(shown[name]["found"].startswith("not checked: needs ") for name in dependent if name in shown)
 
 
 def test_no_docker_command_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    (found,) = examine([Check("buildkit", docker_daemon.builder)], Subject())
+    (found,) = run_checks([Check("buildkit", docker_daemon.builder)], Target())
     assert (found.status, found.expected) == ("missing", "docker with the buildx plugin")
 
 
@@ -168,7 +172,7 @@ def test_a_call_that_the_kernel_has_is_hidden_by_the_profile(
         "kernel": {"release": release},
         "privileges": {"seccomp": seccomp},
     }
-    assert kernel.cachestat(Subject(), {"container": inside}).outcome == outcome
+    assert kernel.cachestat(Target(), {"container": inside}).outcome == outcome
 
 
 @pytest.mark.parametrize(
@@ -184,17 +188,17 @@ def test_a_call_that_the_kernel_has_is_hidden_by_the_profile(
 def test_a_limit_over_all_containers_is_found(tmp_path: Path, file: str, text: str, outcome: str) -> None:
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_text(text, encoding="utf-8")
-    seen = memory.daemon(Subject(cgroups=tmp_path), {"docker": {"CgroupDriver": "cgroupfs"}})
-    assert seen.outcome == outcome
+    observation = memory.daemon(Target(cgroups=tmp_path), {"docker": {"CgroupDriver": "cgroupfs"}})
+    assert observation.outcome == outcome
     if outcome == "limited":
-        assert (seen.found, seen.words) == ("1.0 GB", {"group": str((tmp_path / file).parent)})
+        assert (observation.found, observation.fix_arguments) == ("1.0 GB", {"group": str((tmp_path / file).parent)})
 
 
 @pytest.mark.parametrize(("wanted", "outcome"), [(0, "enough"), (1 << 26, "enough"), (1 << 30, "default_short")])
 def test_shared_memory_is_held_against_what_the_engine_wants(wanted: int, outcome: str) -> None:
     plan = SimpleNamespace(engine=SimpleNamespace(shared_memory=wanted))
     known = {"image": SimpleNamespace(plan=plan), "container": {"memory": {"shared": 1 << 26}}}
-    assert memory.shared(Subject(), known).outcome == outcome
+    assert memory.shared(Target(), known).outcome == outcome
 
 
 def rate(read: int, seconds: float, fetched: int | None) -> dict[str, Any]:
@@ -217,25 +221,25 @@ def rate(read: int, seconds: float, fetched: int | None) -> dict[str, Any]:
     ],
 )
 def test_a_rate_is_called_cold_only_where_storage_gave_the_bytes(known: dict[str, Any], outcome: str) -> None:
-    seen = disk.image_rate(Subject(), known)
-    assert seen.outcome == outcome
-    assert seen.found.endswith(", cold") == (outcome in ("fast", "slow"))
+    observation = disk.image_rate(Target(), known)
+    assert observation.outcome == outcome
+    assert observation.found.endswith(", cold") == (outcome in ("fast", "slow"))
 
 
 def test_a_model_directory_must_be_there_and_whole(tmp_path: Path, tiny_model: Path) -> None:
-    assert containers.model(Subject(), {}) is None
-    seen = containers.model(Subject(model_dir=tiny_model), {})
-    assert seen
-    assert seen.outcome == "whole"
-    assert seen.fact == sum(path.stat().st_size for path in tiny_model.glob("*.safetensors"))
+    assert containers.model(Target(), {}) is None
+    observation = containers.model(Target(model_dir=tiny_model), {})
+    assert observation
+    assert observation.outcome == "whole"
+    assert observation.fact == sum(path.stat().st_size for path in tiny_model.glob("*.safetensors"))
     for directory in (tmp_path / "none", tmp_path):
-        seen = containers.model(Subject(model_dir=directory), {})
-        assert seen
-        assert seen.outcome == "damaged"
+        observation = containers.model(Target(model_dir=directory), {})
+        assert observation
+        assert observation.outcome == "damaged"
 
 
 def test_a_model_is_read(tiny_model: Path) -> None:
-    assert disk.model_rate(Subject(model_dir=tiny_model), {"model": 1}).outcome == "small"
+    assert disk.model_rate(Target(model_dir=tiny_model), {"model": 1}).outcome == "small"
 
 
 def inside(**found: Any) -> dict[str, Any]:
@@ -249,8 +253,8 @@ def inside(**found: Any) -> dict[str, Any]:
 
 
 def test_a_captured_snapshot_says_what_it_is() -> None:
-    seen = snapshot.image(Subject(), inside())
-    assert (seen.outcome, seen.found) == ("captured", "297.0 MB, 3,012 modules, captured on Linux 6.1.0")
+    observation = snapshot.image(Target(), inside())
+    assert (observation.outcome, observation.found) == ("captured", "297.0 MB, 3,012 modules, captured on Linux 6.1.0")
 
 
 @pytest.mark.parametrize(
@@ -262,14 +266,14 @@ def test_a_captured_snapshot_says_what_it_is() -> None:
     ],
 )
 def test_a_snapshot_that_is_not_there_says_why(found: dict[str, Any], outcome: str, said: str) -> None:
-    seen = snapshot.image(Subject(), inside(**found))
-    assert (seen.outcome, seen.found, seen.fact) == (outcome, said, None)
+    observation = snapshot.image(Target(), inside(**found))
+    assert (observation.outcome, observation.found, observation.fact) == (outcome, said, None)
 
 
 def test_an_image_without_the_tier_needs_no_snapshot() -> None:
     facts = inside(captured=False, declined="")
     facts["image"].plan.tiers = ("zygote", "preload", "plain")
-    assert snapshot.image(Subject(), facts).outcome == "no_tier"
+    assert snapshot.image(Target(), facts).outcome == "no_tier"
 
 
 @pytest.mark.parametrize(
@@ -281,8 +285,8 @@ def test_an_image_without_the_tier_needs_no_snapshot() -> None:
     ],
 )
 def test_the_cpu_is_held_against_the_snapshot(lacking: list[str], outcome: str, said: str) -> None:
-    seen = snapshot.cpu(Subject(), {"snapshot.image": {"lacking": lacking}})
-    assert (seen.outcome, seen.found) == (outcome, said)
+    observation = snapshot.cpu(Target(), {"snapshot.image": {"lacking": lacking}})
+    assert (observation.outcome, observation.found) == (outcome, said)
 
 
 @pytest.mark.parametrize(
@@ -299,9 +303,9 @@ def test_a_kernel_without_the_option_matters_to_an_image_with_the_tier(
     facts = inside()
     facts["image"].plan.tiers = tiers
     facts["container"]["kernel"]["mm_map"] = answer
-    assert snapshot.mm_map(Subject(), facts).outcome == outcome
+    assert snapshot.mm_map(Target(), facts).outcome == outcome
 
 
 def test_without_an_image_the_option_is_tried_here() -> None:
     facts = {"container": {"kernel": {"mm_map": "OSError: EINVAL"}}}
-    assert snapshot.mm_map(Subject(), facts).outcome == "absent"
+    assert snapshot.mm_map(Target(), facts).outcome == "absent"

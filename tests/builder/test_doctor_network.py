@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from warmimage.config.model import Config
 from warmimage.doctor import network
-from warmimage.doctor.containers import Examined
-from warmimage.doctor.finding import Seen
-from warmimage.doctor.probe import Check, examine
-from warmimage.doctor.target import Subject
+from warmimage.doctor.containers import ExaminedImage
+from warmimage.doctor.finding import Observation
+from warmimage.doctor.run import Check, run_checks
+from warmimage.doctor.target import Target
 
 from tests.builder import facts
 from tests.support.images import warmimage
@@ -51,10 +51,10 @@ def deaf() -> Iterator[int]:
         yield int(listening.getsockname()[1])
 
 
-def registry(base: str, monkeypatch: pytest.MonkeyPatch) -> Seen:
+def registry(base: str, monkeypatch: pytest.MonkeyPatch) -> Observation:
     """Ask for the registry of a configured base image."""
     monkeypatch.setenv("WARMIMAGE_BASE_IMAGE", base)
-    return network.registry(Subject(), {})
+    return network.registry(Target(), {})
 
 
 @pytest.fixture
@@ -76,22 +76,22 @@ def test_any_answer_of_a_registry_will_do_but_that_it_cannot(
 @pytest.mark.usefixtures("_no_proxy")
 def test_a_registry_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with deaf() as port:
-        seen = registry(f"127.0.0.1:{port}/python:1", monkeypatch)
-    assert seen.outcome == "silent"
-    assert seen.found.startswith(f"127.0.0.1:{port}: ")
+        observation = registry(f"127.0.0.1:{port}/python:1", monkeypatch)
+    assert observation.outcome == "silent"
+    assert observation.found.startswith(f"127.0.0.1:{port}: ")
 
 
 @pytest.mark.usefixtures("_no_proxy")
 def test_the_configurations_base_image_names_the_registry() -> None:
     with server(200) as port:
         Path("warmimage.yaml").write_text(f"base_image: 127.0.0.1:{port}/x:1\n", encoding="utf-8")
-        seen = network.registry(Subject(), {})
-    assert (seen.outcome, seen.found) == ("answers", f"127.0.0.1:{port}")
+        observation = network.registry(Target(), {})
+    assert (observation.outcome, observation.found) == ("answers", f"127.0.0.1:{port}")
 
 
 def test_an_image_from_no_registry_asks_none() -> None:
-    image = Examined(facts.plan_of(Config(model="./m", method="derive", base_image="here:1")), 1, {})
-    assert network.registry(Subject(), {"image": image}).outcome == "local"
+    image = ExaminedImage(facts.plan_of(Config(model="./m", method="derive", base_image="here:1")), 1, {})
+    assert network.registry(Target(), {"image": image}).outcome == "local"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_reference_names_its_registry(reference: str, host: str) -> None:
 def test_the_hub_is_not_asked_offline() -> None:
     done = warmimage("doctor", "--json", code=4, DOCKER_HOST="unix:///nowhere", HF_HUB_OFFLINE="1")
     (found,) = (entry for entry in json.loads(done.stdout)["findings"] if entry["id"] == "network.hub")
-    assert (found["status"], found["found"]) == ("info", "not asked: HF_HUB_OFFLINE is set")
+    assert (found["status"], found["found"]) == ("info", "not checked: HF_HUB_OFFLINE is set")
 
 
 @pytest.mark.parametrize(("status", "expected"), [(200, "ok"), (500, "warning")])
@@ -128,27 +128,27 @@ def test_the_hub_is_the_one_that_is_configured(status: int, expected: str) -> No
 def test_pips_own_index_is_asked_and_its_password_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with server(200) as port, deaf() as silent:
         monkeypatch.setenv("PIP_INDEX_URL", f"http://me:s3cr3t@127.0.0.1:{port}/simple")
-        seen = network.index(Subject(), {})
-        assert (seen.outcome, seen.found) == ("answers", f"http://***@127.0.0.1:{port}/simple")
+        observation = network.index(Target(), {})
+        assert (observation.outcome, observation.found) == ("answers", f"http://***@127.0.0.1:{port}/simple")
         monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"file://{Path.cwd()}/none http://me:s3cr3t@127.0.0.1:{silent}/x")
-        seen = network.index(Subject(), {})
-    assert seen.outcome == "silent"
-    assert "no such folder" in seen.found
-    assert f"http://***@127.0.0.1:{silent}/x: no answer within" in seen.found
-    assert "s3cr3t" not in seen.found
+        observation = network.index(Target(), {})
+    assert observation.outcome == "silent"
+    assert "no such directory" in observation.found
+    assert f"http://***@127.0.0.1:{silent}/x: no answer within" in observation.found
+    assert "s3cr3t" not in observation.found
 
 
 def test_pip_may_be_told_to_ask_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
-    seen = network.index(Subject(), {})
-    assert (seen.outcome, seen.found) == ("none", "pip is told to use none; it looks in /wheels")
+    observation = network.index(Target(), {})
+    assert (observation.outcome, observation.found) == ("none", "pip is configured without an index; it uses /wheels")
 
 
 def test_a_proxy_of_no_use_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://me:s3cr3t@127.0.0.1:1")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setenv("WARMIMAGE_BASE_IMAGE", "registry.invalid/x:1")
-    (found,) = examine([Check("network.registry", network.registry)], Subject())
+    (found,) = run_checks([Check("network.registry", network.registry)], Target())
     assert (found.status, "s3cr3t" in str(found)) == ("warning", False)
     assert "proxy" in found.found

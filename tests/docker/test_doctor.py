@@ -19,8 +19,8 @@ import docker
 import pytest
 from warmimage.doctor.checks import CHECKS
 from warmimage.doctor.finding import Finding
-from warmimage.doctor.probe import examine
-from warmimage.doctor.target import Subject
+from warmimage.doctor.run import run_checks
+from warmimage.doctor.target import Target
 
 from tests.support.images import COMMAND, warmimage
 from tests.support.servers import small_daemon
@@ -34,9 +34,9 @@ VARYING = ("network.registry", "network.hub", "network.index", "disk.rate", "mod
 PATIENCE = 120.0
 
 
-def findings(subject: Subject) -> dict[str, Finding]:
+def findings(target: Target) -> dict[str, Finding]:
     checks = [check for check in CHECKS if check.id not in VARYING]
-    return {entry.id: entry for entry in examine(checks, subject, longest=PATIENCE)}
+    return {entry.id: entry for entry in run_checks(checks, target, longest=PATIENCE)}
 
 
 def changed(before: Mapping[str, Finding], after: Mapping[str, Finding]) -> dict[str, str]:
@@ -48,7 +48,7 @@ def changed(before: Mapping[str, Finding], after: Mapping[str, Finding]) -> dict
 @pytest.fixture(scope="module")
 def well(transformers_image: str, tiny_model: Path) -> dict[str, Finding]:
     """What is found where nothing is planted."""
-    found = findings(Subject(image=transformers_image, model_dir=tiny_model))
+    found = findings(Target(image=transformers_image, model_dir=tiny_model))
     assert [entry for entry in found.values() if entry.status in ("missing", "warning")] == []
     return found
 
@@ -112,20 +112,20 @@ def test_without_an_image_the_newest_of_ours_is_tried(
     client: docker.DockerClient, transformers_image: str, well: object
 ) -> None:
     with derived(client, transformers_image, {}, {}):  # other tests' images may be newer
-        found = findings(Subject())
+        found = findings(Target())
     assert found["image"].status == "info"
     assert found["container"].status == "ok"
-    assert found["snapshot.image"].found == "not looked at: needs image"
+    assert found["snapshot.image"].found == "not checked: needs image"
     assert found["snapshot.mm_map"].status == "ok"
 
 
 def test_an_image_that_is_not_there_is_missing(well: object) -> None:
-    found = findings(Subject(image="warmimage-test/none:1"))
+    found = findings(Target(image="warmimage-test/none:1"))
     assert [name for name, entry in found.items() if entry.status == "missing"] == ["image"]
 
 
 def test_an_image_of_others_is_missing(well: object, python_base: str) -> None:
-    found = findings(Subject(image=python_base))
+    found = findings(Target(image=python_base))
     assert [name for name, entry in found.items() if entry.status == "missing"] == ["image"]
     assert found["image"].found == "not an image built by warmimage"
 
@@ -135,7 +135,7 @@ def test_a_container_to_which_nothing_is_granted(
 ) -> None:
     """Tier ``snapshot`` needs no privilege: what the strictest container finds is no different."""
     words = {"security_opt": ["no-new-privileges"], "cap_drop": ["ALL"], "user": "54321:0"}
-    found = findings(Subject(image=transformers_image, model_dir=tiny_model, container=words))
+    found = findings(Target(image=transformers_image, model_dir=tiny_model, container=words))
     assert changed(well, found) == {}
     assert "runs as uid 54321" in found["container"].found
 
@@ -145,7 +145,7 @@ def test_a_profile_that_forbids_the_option(well: dict[str, Finding], transformer
     rules = [{"names": ["prctl"], "action": "SCMP_ACT_ERRNO", "args": arguments}]
     profile = json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules})
     words = {"security_opt": [f"seccomp={profile}"]}
-    found = findings(Subject(image=transformers_image, model_dir=tiny_model, container=words))
+    found = findings(Target(image=transformers_image, model_dir=tiny_model, container=words))
     assert found["snapshot.mm_map"].status == "warning"
     assert "Operation not permitted" in found["snapshot.mm_map"].found
     assert set(changed(well, found)) <= {"snapshot.mm_map", "pagecache.cachestat"}  # the default profile may hide that
@@ -156,7 +156,7 @@ def test_an_image_without_the_tier(
 ) -> None:
     change = {"tiers": ["zygote", "preload", "plain"], "snapshot": None}
     with derived(client, transformers_image, change, {}) as image:
-        found = findings(Subject(image=image, model_dir=tiny_model))
+        found = findings(Target(image=image, model_dir=tiny_model))
     assert found["snapshot.image"].found == "no snapshot tier in this image"
     assert changed(well, found) == {"snapshot.image": "info", "snapshot.cpu": "info"}
 
@@ -185,7 +185,7 @@ def test_a_snapshot_that_is_not_whole(
 ) -> None:
     planted = {f"/opt/warmimage/snapshot/{name}": file for name, file in files.items()}
     with derived(client, transformers_image, {}, planted) as image:
-        found = findings(Subject(image=image, model_dir=tiny_model))
+        found = findings(Target(image=image, model_dir=tiny_model))
     assert changed(well, found) == {"snapshot.image": status, "snapshot.cpu": "info"}
     assert found["snapshot.image"].found.startswith(said)
 
@@ -197,13 +197,13 @@ def test_a_cpu_that_lacks_an_extension(
     manifest = {"kernel": "6.1", "machine": "x86_64", "modules": 1, "bytes": 1, "cpu_features": ["no-such-extension"]}
     planted = {"/opt/warmimage/snapshot/manifest.json": (json.dumps(manifest), 0o644)}
     with derived(client, transformers_image, {}, planted) as image:
-        found = findings(Subject(image=image, model_dir=tiny_model))
+        found = findings(Target(image=image, model_dir=tiny_model))
     assert changed(well, found) == {"snapshot.cpu": "warning"}
     assert found["snapshot.cpu"].found == "lacks no-such-extension"
 
 
 def test_a_memory_limit(well: dict[str, Finding], transformers_image: str, tiny_model: Path) -> None:
-    found = findings(Subject(image=transformers_image, model_dir=tiny_model, container={"mem_limit": "64m"}))
+    found = findings(Target(image=transformers_image, model_dir=tiny_model, container={"mem_limit": "64m"}))
     assert changed(well, found) == {"memory.container": "warning"}
     assert found["memory.container"].found.startswith("limit 67.1 MB;")
 
@@ -215,7 +215,7 @@ def test_a_full_disk(well: dict[str, Finding], transformers_image: str, tiny_mod
     try:
         with pytest.raises(OSError, match="No space left"):
             (tmp_path / "fill").write_bytes(bytes(2 << 20))
-        found = findings(Subject(image=transformers_image, model_dir=tiny_model, data_root=tmp_path))
+        found = findings(Target(image=transformers_image, model_dir=tiny_model, data_root=tmp_path))
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
     assert changed(well, found) == {"disk.space": "missing"}
@@ -231,7 +231,7 @@ def test_a_driver_that_is_too_old_for_the_image(
     def with_driver(image: str, version: str) -> dict[str, Finding]:
         text = f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {version}  Thu Aug 1 00:00:00 UTC 2024\n"
         (folder / "version").write_text(text, encoding="utf-8")
-        return findings(Subject(image=image, model_dir=tiny_model, proc=tmp_path))
+        return findings(Target(image=image, model_dir=tiny_model, proc=tmp_path))
 
     # The torch of this image was built for no CUDA: it is its base image's variable that tells.
     with derived(client, transformers_image, {"accelerator": "cuda"}, {}) as image:
@@ -250,7 +250,7 @@ def test_gpus_that_the_engine_does_not_give(
 ) -> None:
     if "nvidia" in (client.info().get("Runtimes") or {}):
         pytest.skip("this daemon gives GPUs")
-    found = findings(Subject(image=transformers_image, model_dir=tiny_model, gpus="all"))
+    found = findings(Target(image=transformers_image, model_dir=tiny_model, gpus="all"))
     assert found.pop("gpu.container").status == "missing"
     assert changed(well, found) == {}
 
@@ -258,7 +258,7 @@ def test_gpus_that_the_engine_does_not_give(
 def test_a_damaged_model(well: dict[str, Finding], transformers_image: str, tiny_model: Path, tmp_path: Path) -> None:
     for path in tiny_model.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes()[:-1] if path.name.endswith("2.safetensors") else b"{}")
-    found = findings(Subject(image=transformers_image, model_dir=tmp_path))
+    found = findings(Target(image=transformers_image, model_dir=tmp_path))
     assert changed(well, found) == {"model": "missing"}
 
 
@@ -269,10 +269,10 @@ def test_an_engine_without_an_image_of_ours_and_without_room(
         pytest.skip("starting a second daemon needs root and dockerd")
     with small_daemon(python_base, tmp_path) as address:
         monkeypatch.setenv("DOCKER_HOST", address)
-        found = findings(Subject())
+        found = findings(Target())
     assert [name for name, entry in found.items() if entry.status == "missing"] == ["disk.space"]
-    assert found["container"].found.startswith("no image of ours, of this version, in the daemon")
-    assert found["snapshot.image"].found == "not looked at: needs image"
+    assert found["container"].found.startswith("the Docker daemon has no image built by this version of warmimage")
+    assert found["snapshot.image"].found == "not checked: needs image"
     assert found["kernel"].found == os.uname().release
 
 
