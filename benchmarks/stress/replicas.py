@@ -1,6 +1,6 @@
 """How much memory do several replicas of an image take at once on one machine, in one tier?
 
-``python -m benchmarks.stress.replicas IMAGE --model-dir DIR -n 4 --start snapshot``.  Starts the replicas one after the
+``python -m benchmarks.stress.replicas IMAGE --model DIR -n 4 --start snapshot``.  Starts the replicas one after the
 other, has each serve a completion, and adds up the proportional set sizes (PSS) of all their processes: of a page that
 several processes share, each has its share.  Needs root on the daemon's own machine, for the kernel shows another
 user's memory to root alone.  The result is one line of JSON, in MiB.
@@ -80,7 +80,7 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     """
     client = docker.from_env(timeout=600)
     words: dict[str, Any] = {
-        "model": asked.model_dir,
+        "model": asked.model,
         "environment": {"WARMIMAGE_START": asked.start},
         "cap_drop": ["ALL"],
         "cap_add": asked.cap_add,
@@ -108,7 +108,7 @@ def main() -> int:
     parser.add_argument("-n", type=int, default=4, help="replicas (default: 4)")
     parser.add_argument("--start", default="snapshot", help="the tier (default: snapshot)")
     parser.add_argument("--cap-add", action="append", default=[], help="a capability, for an image that needs one")
-    parser.add_argument("--model-dir", type=lambda text: Path(text).absolute(), help="mounted at /model")
+    parser.add_argument("--model", type=lambda text: Path(text).absolute(), help="mounted at /model")
     parser.add_argument("--served", default="tiny-qwen2", help="what the server calls the model (default: tiny-qwen2)")
     parser.add_argument("--settle", type=float, default=3.0, help="seconds before measuring (default: 3)")
     print(json.dumps(run(parser.parse_args())))

@@ -1,6 +1,6 @@
 """Start an image again and again, two at a time and under load: does each server come up, in which tier, and why?
 
-``python -m benchmarks.stress.restores IMAGE -n 1000 --at-once 2 --model-dir DIR --output starts.jsonl``.  Nothing is
+``python -m benchmarks.stress.restores IMAGE -n 1000 --at-once 2 --model DIR --output starts.jsonl``.  Nothing is
 granted to the containers.  Each start is a line of JSON as it ends; the summary is the last line.  The exit code is 1
 when a start did not serve, answered otherwise than the others, or was not restored without saying why.
 """
@@ -56,7 +56,7 @@ def load(processes: int) -> Iterator[None]:
 def once(client: docker.DockerClient, asked: argparse.Namespace) -> dict[str, Any]:
     """Start one server, ask it for a completion, and return what became of it."""
     try:
-        with container(client, asked.image, asked.arguments, model=asked.model_dir, **NOTHING) as running:
+        with container(client, asked.image, asked.arguments, model=asked.model, **NOTHING) as running:
             text = completion(wait_ready(running), asked.served)
             events = wait_for_event(running, "ready")
     except (AssertionError, OSError, LookupError, ValueError, docker.errors.DockerException) as error:
@@ -122,7 +122,7 @@ def main() -> int:
     parser.add_argument("-n", type=int, default=1000, help="starts (default: 1000)")
     parser.add_argument("--at-once", type=int, default=2, help="containers at a time (default: 2)")
     parser.add_argument("--load", type=int, default=1, help="busy processes beside them (default: 1)")
-    parser.add_argument("--model-dir", type=lambda text: Path(text).absolute(), help="mounted at /model")
+    parser.add_argument("--model", type=lambda text: Path(text).absolute(), help="mounted at /model")
     parser.add_argument("--served", default="tiny-qwen2", help="what the server calls the model (default: tiny-qwen2)")
     parser.add_argument("--output", type=Path, help="file for the lines (default: standard output)")
     asked = parser.parse_args()

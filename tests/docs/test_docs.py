@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from warmimage import engines
+from warmimage.cli import VERBS
 from warmimage.config import load as configfile
 from warmimage.config.model import Config
 
@@ -94,7 +95,7 @@ def test_command_exists(command: str) -> None:
         assert set(targets) <= set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
     if words[0] == "warmimage":
         verb, *rest = words[1:]
-        assert verb in generate.VERBS
+        assert verb in VERBS
         own = rest[: rest.index("--")] if "--" in rest else rest
         flags = {word.partition("=")[0] for word in own if word.startswith("-")}
         known = set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", help_of(verb)))

@@ -132,7 +132,10 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "a token in the open": (
         {"env": {"HF_TOKEN": "hf_unsaid"}},
-        ("models.tiny.env.HF_TOKEN: a secret as a plain value", "fix: models.tiny.extraEnv with valueFrom.secretKeyRef"),
+        (
+            "models.tiny.env.HF_TOKEN: a secret as a plain value",
+            "fix: models.tiny.extraEnv with valueFrom.secretKeyRef",
+        ),
     ),
     "a key in the open": (
         {"extraEnv": [{"name": "VLLM_API_KEY", "value": "hf_unsaid"}]},
