@@ -169,7 +169,7 @@ def _machine(result: Result) -> str:
             f"{host.cpus} CPUs ({host.cpu})",
             human_bytes(host.memory_bytes),
             f"Linux {host.kernel}",
-            host.engine,
+            host.docker,
             *host.gpus,
         )
     )
