@@ -139,9 +139,9 @@ def configuration_text() -> str:
     rows = ["| key | values | default | flag and variable | meaning |", "| --- | --- | --- | --- | --- |"]
     for key, schema in properties.items():
         flag = flags.get(key)
-        told = f"`{flag.names[0]}`<br>`WARMIMAGE_{key.upper()}`" if flag else ""
+        names = f"`{flag.names[0]}`<br>`WARMIMAGE_{key.upper()}`" if flag else ""
         description = schema["description"].replace("|", "\\|")
-        rows.append(f"| `{key}` | {_values(schema)} | {_default(schema)} | {told} | {description} |")
+        rows.append(f"| `{key}` | {_values(schema)} | {_default(schema)} | {names} | {description} |")
     return _CONFIGURATION.format(header=_HEADER, table="\n".join(rows), example=EXAMPLE)
 
 
@@ -153,8 +153,8 @@ def _values(schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in one["enum"])
     if one["type"] == "integer":
         return f"{one['minimum']} to {one['maximum']}"
-    words = {"string": "text", "array": "list of text", "object": "mapping of text to text"}
-    return "directory" if one.get("format") == "path" else words[one["type"]]
+    names = {"string": "text", "array": "list of text", "object": "mapping of text to text"}
+    return "directory" if one.get("format") == "path" else names[one["type"]]
 
 
 def _default(schema: Mapping[str, Any]) -> str:

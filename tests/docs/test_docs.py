@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from warmimage import engines
-from warmimage.cli import VERBS
 from warmimage.config import load as configfile
 from warmimage.config.model import Config
 
@@ -53,7 +53,7 @@ def test_generated_document_is_fresh(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_relative_links_lead_somewhere(path: Path) -> None:
-    """Every link that is no address names a file that is there, and a heading in it."""
+    """Every relative link names an existing file, and a heading in it."""
     for target in _LINK.findall(prose(path)):
         if re.match(r"[a-z]+:", target):
             continue
@@ -65,48 +65,47 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_shell_blocks_say_whether_they_run(path: Path) -> None:
-    """A block of commands is ``sh`` where it runs on any machine, ``sh norun`` elsewhere; only README.md has the first.
+def test_shell_blocks_are_marked_as_run_or_not(path: Path) -> None:
+    """A block of commands is ``sh`` if any machine can run it, else ``sh norun``; only README.md has the first kind.
 
     An unknown word would hide a block from the tests.
     """
-    for words, number, _ in fenced_blocks(path.read_text(encoding="utf-8")):
+    for info, number, _ in fenced_blocks(path.read_text(encoding="utf-8")):
         allowed = [["sh", "norun"], ["json"], ["yaml"], ["toml"], ["python"], ["text"]]
         allowed += [["sh"]] if path == README else []
-        assert words in allowed, f"line {number - 1}: {words}"
+        assert info in allowed, f"line {number - 1}: {info}"
 
 
 def test_readme_has_commands_to_run() -> None:
-    """The quick start can be run from top to bottom: it builds an image before it uses it, and names no other."""
+    """The commands run from top to bottom: they build one image before they use it, and name no other."""
     commands = [command for _, command in readme_commands()]
     assert commands[0].startswith("warmimage build ")
     tag = shlex.split(commands[0])[-1]
     users = [shlex.split(command) for command in commands if re.match(r"docker run|warmimage (run|inspect)", command)]
-    assert all(tag in words for words in users)
+    assert all(tag in argv for argv in users)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_exists(command: str) -> None:
     """Every ``warmimage`` command names a verb and flags that exist, every ``make`` command a target."""
-    words = shlex.split(command)
-    if words[0] == "make":
+    argv = shlex.split(command)
+    if argv[0] == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-        targets = [word for word in words[1:] if "=" not in word]
+        targets = [argument for argument in argv[1:] if "=" not in argument]
         assert set(targets) <= set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
-    if words[0] == "warmimage":
-        verb, *rest = words[1:]
+    if argv[0] == "warmimage":
+        verb, *rest = argv[1:]
         assert verb in VERBS
         own = rest[: rest.index("--")] if "--" in rest else rest
-        flags = {word.partition("=")[0] for word in own if word.startswith("-")}
-        known = set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", help_of(verb)))
+        flags = {argument.partition("=")[0] for argument in own if argument.startswith("-")}
+        known = set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", options_of(verb)))
         assert flags <= known
 
 
-def help_of(verb: str, _cache: dict[str, str] = {}) -> str:  # noqa: B006 - kept between calls on purpose
-    """Return a verb's ``--help``, asked for once: its options alone, as examples may name other programs' flags."""
-    if verb not in _cache:
-        _cache[verb] = generate.help_text(verb).partition("Options:")[2]
-    return _cache[verb]
+@cache
+def options_of(verb: str) -> str:
+    """Return the options of a verb's ``--help``; its examples may name other programs' flags."""
+    return generate.help_text(verb).partition("Options:")[2]
 
 
 def test_readme_is_short() -> None:
@@ -123,7 +122,7 @@ def test_first_screen_of_the_readme_has_the_figures_and_the_first_commands() -> 
 
 
 def test_readme_states_no_speed() -> None:
-    """Claims about speed come only from benchmarks, with numbers that anyone can measure again."""
+    """Claims about speed come only from benchmarks, with figures that anyone can reproduce."""
     text = benchmarks.without_figures(README.read_text(encoding="utf-8"))
     assert not re.search(r"\d\s*(?:x|%|s|ms|seconds|times)(?:\W|$)", prose_of(text))
 
@@ -189,20 +188,20 @@ def test_glossary_has_at_most_twenty_words() -> None:
 
 
 def test_configuration_example_is_valid(tmp_path: Path) -> None:
-    """The examples of configuration files are accepted as they stand."""
+    """The examples of configuration files are valid."""
     for path in DOCUMENTS:
-        for words, _, lines in fenced_blocks(path.read_text(encoding="utf-8")):
-            if words == ["yaml"]:
+        for info, _, lines in fenced_blocks(path.read_text(encoding="utf-8")):
+            if info == ["yaml"]:
                 file = tmp_path / "warmimage.yaml"
                 file.write_text("\n".join(lines) + "\n", encoding="utf-8")
                 assert isinstance(configfile.load(file, {}, {}), Config)
 
 
 def test_engine_example_registers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example of a third-party engine is one that the registry takes, under the name that its command uses."""
+    """The registry accepts the example of a third-party engine, under the name that the example's command uses."""
     blocks = list(fenced_blocks((ROOT / "docs" / "engines.md").read_text(encoding="utf-8")))
-    (source,) = ("\n".join(lines) for words, _, lines in blocks if words == ["python"])
-    (project,) = ("\n".join(lines) for words, _, lines in blocks if words == ["toml"])
+    (source,) = ("\n".join(lines) for info, _, lines in blocks if info == ["python"])
+    (project,) = ("\n".join(lines) for info, _, lines in blocks if info == ["toml"])
     names: dict[str, Any] = {}
     exec(source, names)  # noqa: S102 - our own example
 
@@ -225,6 +224,6 @@ def test_engine_example_registers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("number", range(1, 6))
 def test_invariant_has_a_test(number: int) -> None:
-    """The command that docs/architecture.md shows finds a test for each invariant."""
+    """The ``grep`` of docs/architecture.md finds a test for each invariant."""
     tests = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     assert any(f'"""Invariant {number}:' in text for text in tests)

@@ -31,7 +31,7 @@ def variables_text(header: str) -> str:
     """Return docs/variables.md.
 
     Args:
-        header: the line that says that the page is generated.
+        header: the line that marks the page as generated.
     """
     rows = (
         f"| {' '.join(f'`{name}`' for name in variable.names)} | {variable.effect} | {variable.reason} |"
