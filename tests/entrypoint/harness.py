@@ -27,6 +27,9 @@ SOURCE = Path(warmimage.entrypoint.__file__).parent
 #: Makes the process after it PID 1 of a namespace of its own, as a container's is.
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
+#: Seconds after which a container counts as hung: so many that a busy machine, with a test on each worker, takes fewer.
+HUNG = 120
+
 #: Takes the capabilities away by which root reads files that it has no permission for.
 UNPRIVILEGED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner")
 
@@ -98,7 +101,7 @@ class Running:
 
     def end(self) -> int:
         """Wait for its end and return its exit code."""
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=HUNG)
 
 
 class Image:
@@ -226,7 +229,7 @@ class Image:
         """Run a container to its end."""
         began = time.monotonic()
         with self.start(*arguments, **words) as running:
-            out, err = running.process.communicate(timeout=30)
+            out, err = running.process.communicate(timeout=HUNG)
         return Ended(running.process.returncode, out, err, time.monotonic() - began)
 
     def events(self, name: str = "") -> list[dict[str, Any]]:

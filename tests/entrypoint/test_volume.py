@@ -64,7 +64,6 @@ def test_volume_that_cannot_be_served_ends_before_the_engine(image: Image, damag
     assert ended.out == b""
     assert image.started == []
     assert [event["event"] for event in image.events()] == ["started", "volume.refused", "ended"]
-    assert ended.seconds < 3, "a second is promised, and this machine may be busy"
 
 
 @pytest.mark.parametrize("path", [".", "model-00002-of-00002.safetensors"], ids=["folder", "shard"])
