@@ -55,6 +55,7 @@ def _serve() -> int:
         import json
 
         print(f"warmimage: supervisor skipped: {error!r}; starting the engine as it is", file=sys.stderr, flush=True)
+        # Untyped: a Python that cannot load the supervisor may not be able to load the module ``plan`` either.
         with open(os.path.join(sys.path[0], "plan.json"), encoding="utf-8") as file:
             engine = json.load(file)["engine"]
         os.chdir(engine["directory"])

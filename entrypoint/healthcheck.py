@@ -32,7 +32,7 @@ def main(_words: Sequence[str] = (), plan: str = PLAN) -> int:
     if settings.unprobed:
         print(f"not asked: {settings.unprobed}")
         return 0
-    return ask(settings.host, settings.port, settings.engine["health_path"])
+    return ask(settings.host, settings.port, settings.engine.health_path)
 
 
 def ask(host: str, port: int, path: str) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from .plan import EnginePlan, Plan
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 #: The image's only script, for an interpreter whose command line has no ``-I``.
@@ -35,7 +35,7 @@ class Settings:
         timeline: path of the timeline file.
     """
 
-    plan: Mapping[str, Any]
+    plan: Plan
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     start: str
@@ -43,15 +43,14 @@ class Settings:
     timeline: str
 
     @property
-    def engine(self) -> Mapping[str, Any]:
+    def engine(self) -> EnginePlan:
         """The plan's engine: command, health path, port and the rest of its adapter's data."""
-        engine: Mapping[str, Any] = self.plan["engine"]
-        return engine
+        return self.plan.engine
 
     @property
     def command(self) -> list[str]:
         """The engine's own command line: its adapter's, then the plan's arguments, then the container's."""
-        return [*self.engine["command"], *self.engine["args"], *self.arguments]
+        return [*self.engine.command, *self.engine.args, *self.arguments]
 
     @property
     def snapshot(self) -> str:
@@ -61,17 +60,17 @@ class Settings:
     @property
     def directory(self) -> str:
         """The working directory that the engine is started in."""
-        return str(self.engine["directory"])
+        return self.engine.directory
 
     @property
     def quick(self) -> str:
         """The argument that makes the engine answer and end, such as ``--help``, or an empty string."""
-        return self._first(self.engine["quick_flags"])
+        return self._first(self.engine.quick_flags)
 
     @property
     def port(self) -> int:
         """The TCP port the engine is told to serve on; the last flag wins, as in the engines' own parsers."""
-        return last_port(self.command, self.engine["port_flags"], int(self.engine["port"]))
+        return last_port(self.command, self.engine.port_flags, self.engine.port)
 
     @property
     def host(self) -> str:
@@ -85,17 +84,17 @@ class Settings:
     @property
     def unchecked(self) -> str:
         """The argument after which the volume's weight files are not what the engine loads, or an empty string."""
-        return self._first(self.engine["unchecked_flags"])
+        return self._first(self.engine.unchecked_flags)
 
     @property
     def unprobed(self) -> str:
         """Why readiness cannot be seen over plain HTTP on a TCP port, or an empty string."""
-        flag = self._first(self.engine["unprobed_flags"])
+        flag = self._first(self.engine.unprobed_flags)
         return f"the engine is told {flag}" if flag else ""
 
     def _first(self, flags: Sequence[str]) -> str:
         """Return the first of ``flags`` among the engine's arguments, with or without a value, or an empty string."""
-        names = (argument.partition("=")[0] for argument in (*self.engine["args"], *self.arguments))
+        names = (argument.partition("=")[0] for argument in (*self.engine.args, *self.arguments))
         return next((name for name in names if name in flags), "")
 
 
@@ -148,6 +147,20 @@ def initial_environment() -> dict[str, str]:
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
 
 
+def read_plan(path: str = PLAN) -> Plan:
+    """Return the image's plan.
+
+    Args:
+        path: its file.
+
+    Raises:
+        OSError: the file cannot be read: this is no image of ours.
+        ValueError: it is not JSON, or not a plan.
+    """
+    with open(path, encoding="utf-8") as file:
+        return Plan.from_json(file.read())
+
+
 def load(arguments: Sequence[str], environment: Mapping[str, str], timeline: str, plan: str = PLAN) -> Settings:
     """Read the plan and return this start's settings.
 
@@ -155,16 +168,12 @@ def load(arguments: Sequence[str], environment: Mapping[str, str], timeline: str
         OSError: the plan cannot be read: this is no image of ours.
         ValueError: the plan is not JSON, or not a plan.
     """
-    with open(plan, encoding="utf-8") as file:
-        data = json.load(file)
-    absent = {"engine", "model", "weights", "python", "tiers", "start", "tool_version"} - set(data)
-    if absent:
-        raise ValueError(f"no {', '.join(sorted(absent))} in the plan")
+    image = read_plan(plan)
     return Settings(
-        plan=data,
+        plan=image,
         arguments=tuple(arguments),
         environment=environment,
-        start=environment.get("WARMIMAGE_START", "") or data["start"],
+        start=environment.get("WARMIMAGE_START", "") or image.start,
         prefetch=environment.get("WARMIMAGE_PREFETCH", ""),
         timeline=environment.get("WARMIMAGE_TIMELINE", timeline),
     )

@@ -14,6 +14,7 @@ import shutil
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from warmimage import timeline
@@ -58,21 +59,21 @@ def main() -> int:
         making = threading.Thread(target=lambda: [shapes.make(name, models[name]) for name in others])
         making.start()
         if options.closure:
-            plan = plan.model_copy(update={"closure": image.closure(options.closure)})
+            plan = replace(plan, closure=image.closure(options.closure))
             image.list_closure(plan)
         if options.caches:
             shutil.copytree(options.caches, ROOT / "caches", dirs_exist_ok=True)
-    plan = Plan.model_validate_json((ROOT / "plan.json").read_bytes())
+    plan = Plan.from_json((ROOT / "plan.json").read_bytes())
     if "record" in stages:
         _record(session, plan, engine, models, listed=bool(options.closure))
-        plan = Plan.model_validate_json((ROOT / "plan.json").read_bytes())
+        plan = Plan.from_json((ROOT / "plan.json").read_bytes())
     if making:
         with session.step("other models"):
             making.join()
     if "capture" in stages:
         with session.step("capture"):
             image.capture(plan, engine)
-        plan = Plan.model_validate_json((ROOT / "plan.json").read_bytes())
+        plan = Plan.from_json((ROOT / "plan.json").read_bytes())
     if "compile" in stages:
         _compile(session, plan, engine, [models[name] for name in (options.compile or options.models).split(",")])
     if "bench" in stages:
@@ -112,7 +113,7 @@ def _record(session: Session, plan: Plan, engine: Engine, models: dict[str, Path
     events = timeline.parse((folder / "timeline.jsonl").read_text().splitlines())
     with session.step("closure"):
         plan = image.bake_closure(plan, engine, events)
-    (session.output / "closure.json").write_text(plan.closure.model_dump_json(), encoding="utf-8")
+    (session.output / "closure.json").write_text(plan.closure.to_json(), encoding="utf-8")
 
 
 def _compile(session: Session, plan: Plan, engine: Engine, models: list[Path]) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Literal
@@ -98,8 +98,8 @@ def lay_out(engine: Engine) -> Plan:
     base = Base("here", "here", None, engine.python, "3.12", "", platform.machine(), engine.version(), "")
     adapter = engines.get("vllm")
     plan = make_plan(config, Inputs(adapter, model, base, None))
-    caches = {"caches": dict(adapter.caches["cuda"])}  # where it is tried without a GPU, too
-    plan = plan.model_copy(update={"engine": plan.engine.model_copy(update=caches)})
+    caches = dict(adapter.caches["cuda"])  # where it is tried without a GPU, too
+    plan = replace(plan, engine=replace(plan.engine, caches=caches))
     with as_file(files("warmimage.entrypoint")) as source:
         shutil.rmtree(ROOT / "entrypoint", ignore_errors=True)
         shutil.copytree(source, ROOT / "entrypoint", ignore=shutil.ignore_patterns("__pycache__", "py.typed"))
@@ -111,7 +111,7 @@ def lay_out(engine: Engine) -> Plan:
 
 def write(plan: Plan) -> None:
     """Write the plan where PID 1 reads it."""
-    (ROOT / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (ROOT / "plan.json").write_text(plan.to_json(indent=1) + "\n", encoding="utf-8")
 
 
 def serve(model: Path) -> None:
@@ -129,10 +129,10 @@ def bake_closure(plan: Plan, engine: Engine, events: Sequence[dict[str, object]]
         events: a traced start's timeline; without one the plan's own closure, the adapter's modules, is taken.
     """
     if events:
-        plan = plan.model_copy(update={"closure": closure_of(events, plan.closure.modules)})
+        plan = replace(plan, closure=closure_of(events, plan.closure.modules))
     write(plan)
     file = ROOT / "imports.json"
-    file.write_text(json.dumps(context.imports(plan), indent=1), encoding="utf-8")
+    file.write_text(context.imports(plan).to_json(indent=1), encoding="utf-8")
     _run(
         engine.python,
         str(ROOT / "entrypoint"),
@@ -146,14 +146,14 @@ def bake_closure(plan: Plan, engine: Engine, events: Sequence[dict[str, object]]
 
 def list_closure(plan: Plan) -> None:
     """Write the plan's closure as it stands, for a start that records a better one."""
-    closure = plan.closure.model_dump(mode="json", include={"modules", "later", "preload"})
-    (ROOT / "closure.json").write_text(json.dumps({**closure, "files": [], "libraries": []}), encoding="utf-8")
+    closure = {**plan.closure.to_dict(), "files": [], "libraries": []}
+    (ROOT / "closure.json").write_text(json.dumps(closure), encoding="utf-8")
     write(plan)
 
 
 def closure(path: Path) -> ClosurePlan:
     """Return a closure that was recorded before."""
-    return ClosurePlan.model_validate_json(path.read_bytes())
+    return ClosurePlan.from_json(path.read_bytes())
 
 
 def capture(plan: Plan, engine: Engine) -> float:

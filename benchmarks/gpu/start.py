@@ -182,7 +182,7 @@ def _of(events: list[timeline.Event]) -> dict[str, Any]:
 
 def _set_caches(arm: Arm, plan: Plan, variables: Mapping[str, str]) -> None:
     """Empty the engine's own caches, or fill them as a start before would have."""
-    for name, folder in folders(plan.engine.model_dump(), variables).items():
+    for name, folder in folders(plan.engine, variables).items():
         shutil.rmtree(folder, ignore_errors=True)
         baked = ROOT / "caches" / name
         if arm.caches == "warm" and baked.is_dir():

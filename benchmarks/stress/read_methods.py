@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import compileall
-import json
 import mmap
 import os
 import resource
@@ -25,6 +24,8 @@ from pathlib import Path
 
 from warmimage.entrypoint.pagecache import syscalls
 from warmimage.entrypoint.pagecache.syscalls import BLOCK
+
+from tests.entrypoint.plans import make_plan
 
 Fetch = Callable[[int, int, int], None]
 
@@ -127,16 +128,8 @@ def prefetch_command(folder: Path, root: str) -> list[str]:
     entrypoint = f"{root}/entrypoint"
     shutil.copytree(Path(syscalls.__file__).parent, entrypoint, ignore=shutil.ignore_patterns("__pycache__"))
     compileall.compile_dir(entrypoint, quiet=1)
-    plan = {
-        "engine": {"command": ["engine"], "args": [], "directory": "/"},
-        "model": {"path": str(folder)},
-        "weights": "mount",
-        "python": sys.executable,
-        "tiers": ["plain"],
-        "start": "plain",
-        "tool_version": "",
-    }
-    Path(root, "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    plan = make_plan(str(folder), sys.executable)
+    Path(root, "plan.json").write_text(plan.to_json(), encoding="utf-8")
     return [sys.executable, "-I", "-S", entrypoint, "prefetch"]
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import shutil
 import stat
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
+from ..entrypoint.imports import Imports
 from ..errors import ConfigError, WarmimageError
 from ..files import replaced
 from ..inputs import model
@@ -83,40 +82,41 @@ def _is_context(directory: Path) -> bool:
     try:
         names = set(os.listdir(directory))
         if names:
-            Plan.model_validate_json((directory / "plan.json").read_bytes())
+            Plan.from_json((directory / "plan.json").read_bytes())
     except (OSError, ValueError):
         return False
     return names <= _NAMES
 
 
-def imports(plan: Plan) -> dict[str, Any]:
-    """Return the part of a plan that the closure and the snapshot depend on, as ``imports.json`` has it.
-
-    Not the model's name and the port: another one must not import and capture everything again.
-    """
+def imports(plan: Plan) -> Imports:
+    """Return the part of a plan that the closure and the snapshot depend on, as ``imports.json`` has it."""
     baseline = (
         plan.snapshot.baseline
         if plan.snapshot
         else planner.baseline(plan.base.machine, plan.engine.name, plan.accelerator)
     )
     program = itertools.takewhile(lambda word: word not in (plan.model.path, plan.model.name), plan.engine.command)
-    return {
-        **plan.engine.model_dump(mode="json", include={"required_modules", "native_libraries", "import_environment"}),
-        **plan.closure.model_dump(mode="json", include={"modules", "later", "preload"}),
-        "accelerator": plan.accelerator,
-        "command": list(program),
-        "python": plan.python,
-        "user": plan.user,
-        "environment": sorted(plan.environment),
-        "baseline": baseline,  # of an image without a snapshot, too: it may get one later
-    }
+    return Imports(
+        required_modules=plan.engine.required_modules,
+        native_libraries=plan.engine.native_libraries,
+        import_environment=plan.engine.import_environment,
+        modules=plan.closure.modules,
+        later=plan.closure.later,
+        preload=plan.closure.preload,
+        accelerator=plan.accelerator,
+        command=tuple(program),
+        python=plan.python,
+        user=plan.user,
+        environment=tuple(sorted(plan.environment)),
+        baseline=baseline,  # of an image without a snapshot, too: it may get one later
+    )
 
 
 def _fill(made: Path, plan: Plan, inputs: Inputs, link: bool) -> None:
     made.mkdir()
     _write(made / "Dockerfile", dockerfile(plan))
-    _write(made / "plan.json", plan.model_dump_json(indent=1) + "\n")
-    _write(made / "imports.json", json.dumps(imports(plan), indent=1) + "\n")
+    _write(made / "plan.json", plan.to_json(indent=1) + "\n")
+    _write(made / "imports.json", imports(plan).to_json(indent=1) + "\n")
     _copy_entrypoint(made / "entrypoint")
     if inputs.wheelset:
         lock = inputs.wheelset.lock

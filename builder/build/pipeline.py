@@ -38,7 +38,7 @@ def describe(config: Config, lock_file: Path) -> str:
     command = buildkit.build_command(
         buildkit.find_builder(), Path("CONTEXT"), config.tags, config.secrets, config.network, Path("IMAGE_ID_FILE")
     )
-    return json.dumps({"plan": plan.model_dump(), "command": command}, indent=2)
+    return json.dumps({"plan": plan.to_dict(), "command": command}, indent=2)
 
 
 def build(config: Config, lock_file: Path, *, push: bool, progress: Progress, values_file: Path | None = None) -> str:
@@ -141,8 +141,8 @@ def _recorded(
                 raise
             note(f"closure not recorded, the adapter's list is used: {error.problems[0].what}")
             return plan, inputs
-    changed = {"closure": recorded.closure, "caches": recorded.caches}
-    return plan.model_copy(update=changed), replace(inputs, caches=recorded.directory)
+    plan = replace(plan, closure=recorded.closure, caches=recorded.caches)
+    return plan, replace(inputs, caches=recorded.directory)
 
 
 def _check_disk(client: docker.DockerClient, plan: Plan, inputs: Inputs) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -138,7 +138,7 @@ def with_snapshot(plan: Plan, snapshot: SnapshotPlan | None) -> Plan:
     """
     tiers = _tiers(snapshot)
     labels = {**plan.labels, "dev.warmimage.tiers": ",".join(tiers)}
-    return plan.model_copy(update={"snapshot": snapshot, "tiers": tiers, "labels": labels})
+    return replace(plan, snapshot=snapshot, tiers=tiers, labels=labels)
 
 
 def _tiers(snapshot: SnapshotPlan | None) -> tuple[str, ...]:

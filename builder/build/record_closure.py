@@ -15,7 +15,6 @@ from pathlib import Path
 import docker
 from docker.models.containers import Container
 from platformdirs import user_cache_path
-from pydantic import ValidationError
 
 from .. import files, server_client, timeline
 from ..bench import usage
@@ -66,8 +65,8 @@ def cached(plan: Plan, model_dir: Path | None) -> Recorded | None:
         model_dir: the model, where it is on this machine.
     """
     try:
-        closure = ClosurePlan.model_validate_json(_closure_file(plan).read_bytes())
-    except (OSError, ValidationError):
+        closure = ClosurePlan.from_json(_closure_file(plan).read_bytes())
+    except (OSError, ValueError):
         return None
     directory = _caches_directory(plan)
     try:
@@ -276,7 +275,7 @@ def ask_once(container: Container, plan: Plan) -> None:
 def _keep_closure(plan: Plan, closure: ClosurePlan) -> None:
     file = _closure_file(plan)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(closure.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    file.write_text(closure.to_json(indent=1) + "\n", encoding="utf-8")
 
 
 def _closure_file(plan: Plan) -> Path:
@@ -294,8 +293,8 @@ def _parts(plan: Plan) -> list[object]:
     """Return what decides the closure: the engine, where it runs, the model's kind, the arguments."""
     return [
         plan.tool_version,
-        plan.engine.model_dump(mode="json"),
-        plan.base.model_dump(mode="json"),
+        plan.engine.to_dict(),
+        plan.base.to_dict(),
         plan.accelerator,
         plan.wheels.fingerprint if plan.wheels else None,
         plan.model.architecture,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import docker
@@ -76,7 +77,7 @@ def of_image(
 def _required(plan: Plan) -> SnapshotPlan:
     """Return how the snapshot is captured: as the image was planned, but a failure is an error."""
     if plan.snapshot:
-        return plan.snapshot.model_copy(update={"required": True})
+        return replace(plan.snapshot, required=True)
     machine = plan.base.machine
     try:
         level = planner.baseline(machine, plan.engine.name, plan.accelerator)
@@ -112,10 +113,10 @@ def _build(
                 caches = record_closure.collect(
                     client, source, plan, model_dir, gpus or record_closure.gpus_of(plan), context / "caches"
                 )
-                plan, added = plan.model_copy(update={"caches": caches}), True
+                plan, added = replace(plan, caches=caches), True
         elif not plan.caches and plan.engine.caches:
             note("no compile caches in this image: the model is not here (--model DIR)")
-        (context / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (context / "plan.json").write_text(plan.to_json(indent=1) + "\n", encoding="utf-8")
         (context / "plan.json").chmod(0o644)
         text = snapshot_dockerfile(plan, source, caches=added, names=names)
         (context / "Dockerfile").write_text(text, encoding="utf-8")

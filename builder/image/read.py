@@ -8,7 +8,6 @@ from typing import Any
 
 import docker
 from docker.models.images import Image
-from pydantic import ValidationError
 
 from ..build import snapshot_facts
 from ..build.snapshot_facts import Captured
@@ -120,13 +119,13 @@ def plan_of(image: Image, reference: str) -> Plan:
     if not text:
         raise ConfigError("not an image built by warmimage", where=reference, fix="warmimage build --model DIR")
     try:
-        return Plan.model_validate_json(text)
-    except ValidationError as error:
+        return Plan.from_json(text)
+    except ValueError as error:
         version = image.labels.get("dev.warmimage.version", "unknown")
         raise ConfigError(
             "the image's plan is of another version",
             where=reference,
-            got=f"warmimage {version}: {error.errors()[0]['msg']}",
+            got=f"warmimage {version}: {error}",
             fix="build the image again",
         ) from None
 

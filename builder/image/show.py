@@ -26,7 +26,7 @@ def to_json(report: ImageReport, host: Sequence[Declined]) -> str:
         "snapshot_absent": report.snapshot_absent,
         "declined_here": [asdict(entry) for entry in host],
         "labels": report.labels,
-        "plan": report.plan.model_dump(),
+        "plan": report.plan.to_dict(),
     }
     return json.dumps(data, indent=2)
 

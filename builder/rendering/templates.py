@@ -32,6 +32,6 @@ def environment() -> jinja2.Environment:
         shell=quoting.shell,
         exec_form=quoting.exec_form,
         dirname=posixpath.dirname,
-        as_json=operator.methodcaller("model_dump_json"),
+        as_json=operator.methodcaller("to_json"),
     )
     return made

@@ -6,10 +6,8 @@ A handler gets no value: it reads ``os.environ``, which has the new ones by then
 from __future__ import annotations
 
 import io
-import logging
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,7 +70,8 @@ def _buffering() -> None:
 
 
 def _temporary_directory() -> None:
-    if tempfile.tempdir is None:
+    tempfile: Any = sys.modules.get("tempfile")
+    if tempfile is None or tempfile.tempdir is None:
         return
     tempfile.tempdir = None
     found = tempfile.gettempdir()
@@ -153,6 +152,8 @@ def _vllm_log() -> None:
     module: Any = sys.modules.get("vllm.logger")
     if module is None:
         return
+    import logging  # PID 1 reads this module's tables, and starts the engine sooner without it
+
     config, envs = module.DEFAULT_LOGGING_CONFIG, module.envs
     for formatter in config["formatters"].values():
         if "log_level" in formatter:

@@ -14,10 +14,11 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..closure import import_closure
+from ..imports import Imports
 from ..settings import ROOT
 from ..tiers.zygote.fork_safety import ForkSafety
 
@@ -68,7 +69,7 @@ def opened_files() -> dict[str, None]:
     return opened
 
 
-def attempt(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
+def attempt(imports: Imports, left_out: Sequence[str]) -> dict[str, Any]:
     """Import the closure in this process, without some modules, and return what was found.
 
     Args:
@@ -78,22 +79,22 @@ def attempt(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, An
     Returns:
         The closure, with ``violations`` -> module and ``imported``, the number of modules.
     """
-    os.environ.update(imports["import_environment"])
-    modules = [name for name in imports["modules"] if name not in left_out]
+    os.environ.update(imports.import_environment)
+    modules = [name for name in imports.modules if name not in left_out]
     safety, opened = ForkSafety(), opened_files()
     began = time.monotonic()
     skipped = import_closure(modules, safety.check)
     seconds = time.monotonic() - began
     mapped = mapped_libraries()
     # In load order.  The engine's own libraries are left to `libraries`: of their bytes a start touches a small part.
-    native = native_libraries(imports["native_libraries"], mapped)
+    native = native_libraries(imports.native_libraries, mapped)
     files = [path for path in dict.fromkeys([*module_files(), *mapped]) if path not in native]
     known = {*files, *native}
     unfit = {entry["module"] for entry in skipped}
     return {
         "modules": [name for name in modules if name not in unfit],
-        "later": [name for name in imports["later"] if name not in left_out],
-        "preload": imports["preload"],
+        "later": [name for name in imports.later if name not in left_out],
+        "preload": imports.preload,
         "skipped": skipped,
         "files": files,
         "bytes": sum(os.path.getsize(path) for path in files),
@@ -119,7 +120,7 @@ def _is_kept(path: str) -> bool:
     return path.startswith("/") and not path.startswith(("/proc/", "/sys/", "/dev/")) and os.path.isfile(path)
 
 
-def attempt_apart(imports: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any] | None:
+def attempt_apart(imports: Imports, left_out: Sequence[str]) -> dict[str, Any] | None:
     """Do the same in a process of its own, so that the next attempt starts afresh; ``None`` if it dies."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         pid = os.fork()
@@ -144,8 +145,8 @@ def main(words: Sequence[str]) -> int:
     imports_path, output = words
     del sys.path[0]  # this package's: nothing that is recorded may depend on it
     with open(imports_path, encoding="utf-8") as file:
-        imports = json.load(file)
-    required = set(imports["required_modules"])
+        imports = Imports.from_json(file.read())
+    required = set(imports.required_modules)
     left_out: dict[str, str] = {}
     while True:
         closure = attempt_apart(imports, list(left_out))

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ..settings import Settings, last_value
 from . import hub_cache
@@ -134,21 +133,21 @@ class Loading:
 
 def loading(settings: Settings) -> Loading:
     """Return what this start's engine is told about its model, by its arguments, the plan and its variables."""
-    data: dict[str, Any] = dict(settings.engine.get("loading", {}))  # images of before have none
+    flags = settings.engine.loading
 
-    def told(kind: str) -> str:
-        return last_value(settings.command, _spellings(data.get(kind, ())))
+    def value_of(names: Sequence[str]) -> str:
+        return last_value(settings.command, _spellings(names))
 
-    variable = data.get("modelscope_variable", "")
     return Loading(
-        model=told("model_flags") or settings.plan["model"]["path"],
+        model=value_of(flags.model_flags) or settings.plan.model.path,
         base=settings.directory,
-        revision=told("revision_flags"),
-        cache=told("cache_flags"),
-        format=told("format_flags") or "auto",
-        preferred=tuple(data.get("preferred_weights", ())),
-        unread=dict(data.get("unread_formats", {})),
-        modelscope=settings.environment.get(variable, "").lower() in _true_values(variable),
+        revision=value_of(flags.revision_flags),
+        cache=value_of(flags.cache_flags),
+        format=value_of(flags.format_flags) or "auto",
+        preferred=flags.preferred_weights,
+        unread=flags.unread_formats,
+        modelscope=settings.environment.get(flags.modelscope_variable, "").lower()
+        in _true_values(flags.modelscope_variable),
         environment=dict(settings.environment),
     )
 

@@ -14,9 +14,9 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from ..kernel.gpus import Accelerator
+from ..plan import EnginePlan
 from ..settings import ROOT, Settings, load
 from ..timeline import Timeline, say
 
@@ -70,15 +70,15 @@ class Manifest:
         """Return the text of the file ``manifest.json``."""
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n"
 
-    def mismatch(self, engine: Mapping[str, Any], here: Accelerator) -> str:
+    def mismatch(self, engine: EnginePlan, here: Accelerator) -> str:
         """Return why these caches are not for this start, or an empty string."""
-        for key in ("name", "version"):
-            if self.engine[key] != engine[key]:
-                return f"the engine's {key} is {engine[key]}, and was {self.engine[key]}"
+        for key, value in (("name", engine.name), ("version", engine.version)):
+            if self.engine[key] != value:
+                return f"the engine's {key} is {value}, and was {self.engine[key]}"
         return self.accelerator.mismatch(here)
 
 
-def folders(engine: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
+def folders(engine: EnginePlan, variables: Mapping[str, str]) -> dict[str, str]:
     """Return where the engine keeps each of its caches.
 
     Args:
@@ -97,7 +97,7 @@ def folders(engine: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str
     }
     return {
         name: os.path.join(variables.get(variable) or _PLACE.sub(lambda found: values[found[1]], default), below)
-        for name, (variable, default, below) in engine.get("caches", {}).items()
+        for name, (variable, default, below) in engine.caches.items()
     }
 
 
@@ -170,13 +170,13 @@ def collect(folder: str) -> int:
         if not files:
             say("error: the engine has left no compile cache")
             return EXIT_NOT_COLLECTED
-        engine = {key: str(settings.engine[key]) for key in ("name", "version")}
+        engine = {"name": settings.engine.name, "version": settings.engine.version}
         manifest = Manifest(engine, Accelerator.here(), files, size)
         with open(os.path.join(folder, NAME), "w", encoding="utf-8") as file:
             file.write(manifest.to_json())
         say(f"collected {files} files of compile caches, {size >> 20} MiB")
         return 0
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         say(f"error: compile caches not collected: {error!r}")
         return EXIT_NOT_COLLECTED
 

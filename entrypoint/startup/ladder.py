@@ -117,7 +117,7 @@ class Ladder:
     def _run(self, tier: Tier, began: float) -> Outcome:
         settings = self._settings
         reason = settings.quick or settings.unprobed
-        probe = None if reason else ReadinessProbe(settings.host, settings.port, settings.engine["health_path"])
+        probe = None if reason else ReadinessProbe(settings.host, settings.port, settings.engine.health_path)
         if settings.unprobed:
             self._timeline.event("probe.declined", reason=settings.unprobed)
             say(f"ready not reported: {settings.unprobed}")

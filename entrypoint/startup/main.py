@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     began = time.monotonic()
     try:
         settings = load(arguments, initial_environment(), DEFAULT_PATH)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         say(f"error: this image's plan cannot be read: {error!r}; build the image again")
         return EXIT_BROKEN_IMAGE
     timeline = Timeline(settings.timeline, "supervisor", truncate=True)
@@ -53,12 +53,12 @@ def main(arguments: Sequence[str]) -> int:
     timeline.event(
         "started",
         wall=time.time(),
-        engine=settings.engine["name"],
+        engine=settings.engine.name,
         start=settings.start,
         # Names of long options alone: a value may be secret, even one that begins with a dash.
         flags=[name for name in (word.partition("=")[0] for word in arguments) if _OPTION.fullmatch(name)],
         uid=os.getuid(),
-        tool=settings.plan["tool_version"],
+        tool=settings.plan.tool_version,
     )
     supervisor = Supervisor(timeline)
     try:
@@ -99,10 +99,10 @@ def _provide_model(settings: Settings, timeline: Timeline, supervisor: Superviso
     Raises:
         VolumeError: there is no model to serve.
     """
-    if settings.plan["weights"] == "download":
-        model = settings.plan["model"]
+    if settings.plan.weights == "download":
+        model = settings.plan.model
         there = bounded_call.ask(
-            supervisor, "marker", lambda: download.complete(model["path"], model["revision"]), MARKER_SECONDS
+            supervisor, "marker", lambda: download.complete(model.path, model.revision or ""), MARKER_SECONDS
         )
         if there is None:
             return _unanswered(timeline, supervisor, MARKER_SECONDS)
@@ -133,7 +133,7 @@ def _check_volume(settings: Settings, timeline: Timeline, supervisor: Supervisor
         timeline.event("volume.unchecked", reason=f"the engine is told {settings.unchecked}")
         return 0
     # In a process of its own: a network volume that hangs would hang PID 1, which then took no signal.
-    answer = bounded_call.ask(supervisor, "check", lambda: survey(settings.plan["model"]["path"]), VOLUME_SECONDS)
+    answer = bounded_call.ask(supervisor, "check", lambda: survey(settings.plan.model.path), VOLUME_SECONDS)
     if answer is None:
         return _unanswered(timeline, supervisor, VOLUME_SECONDS)
     timeline.event("volume.checked", **answer)
@@ -142,7 +142,7 @@ def _check_volume(settings: Settings, timeline: Timeline, supervisor: Supervisor
 
 def _check_shared_memory(settings: Settings, timeline: Timeline) -> None:
     """Say when ``/dev/shm`` is smaller than the engine wants: the engine itself may end in a bus error."""
-    wanted = settings.engine["shared_memory"]
+    wanted = settings.engine.shared_memory
     try:
         found = os.statvfs(_SHARED_MEMORY)
     except OSError:
@@ -150,7 +150,7 @@ def _check_shared_memory(settings: Settings, timeline: Timeline) -> None:
     size = found.f_blocks * found.f_frsize
     if size < wanted:
         timeline.event("shared_memory.small", bytes=size, wanted_bytes=wanted)
-        engine = settings.engine["name"]
+        engine = settings.engine.name
         say(f"{_SHARED_MEMORY} has {size >> 20} MiB, {engine} wants {wanted >> 20}: run with --shm-size {wanted}")
 
 
@@ -179,9 +179,9 @@ def _start_prefetch(settings: Settings, timeline: Timeline, supervisor: Supervis
 
 def _download(settings: Settings, timeline: Timeline, supervisor: Supervisor) -> int:
     """Bring the model onto its volume; return 0 or the exit code to end with."""
-    model = settings.plan["model"]
-    command = [settings.plan["python"], SCRIPT, "download", model["reference"], model["revision"], model["path"]]
-    timeline.event("download.started", model=model["reference"], revision=model["revision"])
+    model = settings.plan.model
+    command = [settings.plan.python, SCRIPT, "download", model.reference, model.revision or "", model.path]
+    timeline.event("download.started", model=model.reference, revision=model.revision)
     outcome = supervisor.run(lambda: supervisor.spawn(command, settings.environment, "/"), None, lambda _seconds: None)
     timeline.event("download.ended", code=outcome.code, seconds=round(outcome.seconds, 3))
     return outcome.code

@@ -27,7 +27,7 @@ class Tier(ABC):
 
     def baked(self, settings: Settings) -> bool:
         """Return whether the image has this tier."""
-        return self.name in settings.plan["tiers"]
+        return self.name in settings.plan.tiers
 
     @abstractmethod
     def decline(self, settings: Settings, supervisor: Supervisor) -> str:

@@ -29,7 +29,7 @@ class Program:
 
 def find(settings: Settings) -> Program | None:
     """Return the engine's program if it is an interpreter with ``-m`` or a Python script, else ``None``."""
-    return locate(settings.command, settings.plan["python"], settings.environment.get("PATH"))
+    return locate(settings.command, settings.plan.python, settings.environment.get("PATH"))
 
 
 def locate(command: Sequence[str], python: str, search_path: str | None) -> Program | None:

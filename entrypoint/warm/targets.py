@@ -80,7 +80,7 @@ class Places:
         """Yield what PID 1 reads before the engine: its interpreter and its own modules."""
         settings = self._settings()
         if isinstance(settings, Settings):
-            yield os.path.realpath(settings.plan["python"])
+            yield os.path.realpath(settings.plan.python)
         yield from (self.plan, self.closure)
         for folder, _, names in os.walk(os.path.join(self.root, "entrypoint")):
             yield from (os.path.join(folder, each) for each in sorted(names))
@@ -89,7 +89,7 @@ class Places:
         """Return the settings of a start with no arguments, or why there are none."""
         try:
             return load((), self.environment, "", self.plan)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             return f"the image's plan cannot be read: {error!r}"
 
     def _weights(self) -> Found:

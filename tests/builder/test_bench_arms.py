@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from . import facts
 
 def plan(tiers: tuple[str, ...] = ("preload", "plain")) -> Plan:
     made = facts.plan_of(Config(model="tiny-llama", engine="vllm", accelerator="cuda", base_image="vllm:1"))
-    return made.model_copy(update={"tiers": tiers})
+    return replace(made, tiers=tiers)
 
 
 def arms(text: str, tiers: tuple[str, ...] = ("preload", "plain")) -> list[Arm]:

@@ -30,7 +30,7 @@ def forget_adapters() -> Iterator[None]:
 def plan(engine: str, **values: str) -> str:
     """Return all that an engine's plan says, as one text."""
     config = Config.model_validate({"model": "./tiny-llama", "engine": engine, **values})
-    return facts.plan_of(config).engine.model_dump_json()
+    return facts.plan_of(config).engine.to_json()
 
 
 @pytest.mark.parametrize("name", SHIPPED)

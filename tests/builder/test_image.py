@@ -100,7 +100,7 @@ def labelled(**labels: str) -> Image:
 
 def test_the_plan_comes_back_from_the_label() -> None:
     plan = facts.plan_of(Config(model="./tiny-llama"))
-    assert read.plan_of(labelled(dev_warmimage_plan=plan.model_dump_json()), "x:1") == plan
+    assert read.plan_of(labelled(dev_warmimage_plan=plan.to_json()), "x:1") == plan
 
 
 def test_an_image_of_others_is_refused() -> None:
@@ -110,13 +110,13 @@ def test_an_image_of_others_is_refused() -> None:
 
 
 def test_a_plan_of_another_version_is_refused_by_that_version() -> None:
-    text = facts.plan_of(Config(model="./tiny-llama")).model_dump_json()
+    text = facts.plan_of(Config(model="./tiny-llama")).to_json()
     text = text.replace('"schema_version":1', '"schema_version":2')
     with pytest.raises(ConfigError) as caught:
         read.plan_of(labelled(dev_warmimage_plan=text, dev_warmimage_version="9.0"), "x:1")
     assert str(caught.value) == (
         "error: the image's plan is of another version\n  at x:1\n"
-        "  got warmimage 9.0: Input should be 1\n  fix: build the image again"
+        "  got warmimage 9.0: schema_version: got 2, expected 1\n  fix: build the image again"
     )
 
 

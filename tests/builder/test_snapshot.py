@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_a_snapshot_is_taken_out_of_a_plan_and_put_back() -> None:
     bare = planner.with_snapshot(plan, None)
     assert bare == plan_of(snapshot="off")
     assert planner.with_snapshot(bare, plan.snapshot) == plan
-    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    assert Plan.from_json(plan.to_json()) == plan
 
 
 def test_a_snapshot_is_added_to_an_image_by_one_step_and_nothing_else_changes() -> None:
@@ -105,7 +106,7 @@ def test_a_snapshot_is_added_to_an_image_by_one_step_and_nothing_else_changes() 
 
 def test_the_compile_caches_of_the_source_are_not_copied_again() -> None:
     caches = CachesPlan(files=1, bytes=1, driver="", gpus=())
-    plan = plan_of().model_copy(update={"caches": caches})
+    plan = replace(plan_of(), caches=caches)
     for added in (True, False):
         text = dockerfile.snapshot_dockerfile(plan, "x:1", caches=added, names=())
         assert ("COPY caches/ /opt/warmimage/caches/" in text.splitlines()) is added
@@ -199,8 +200,8 @@ def keep(plan: Plan, *, closure: bool = True, caches: bool) -> None:
 
 def with_caches() -> Plan:
     plan = plan_of()
-    engine = plan.engine.model_copy(update={"caches": {"triton": ("TRITON_CACHE_DIR", "<home>/.triton", "")}})
-    return plan.model_copy(update={"engine": engine})
+    engine = replace(plan.engine, caches={"triton": ("TRITON_CACHE_DIR", "<home>/.triton", "")})
+    return replace(plan, engine=engine)
 
 
 def test_a_recording_is_found_again_without_a_start() -> None:
@@ -230,7 +231,7 @@ def test_a_recording_without_compile_caches_is_kept_only_where_none_can_be_had()
 def test_compile_caches_of_another_model_are_not_taken() -> None:
     plan = with_caches()
     keep(plan, caches=True)
-    other = plan.model_copy(update={"model": plan.model.model_copy(update={"revision": "1" * 40})})
+    other = replace(plan, model=replace(plan.model, revision="1" * 40))
     found = record_closure.cached(other, None)
     assert found
     assert found.caches is None

@@ -63,7 +63,7 @@ def test_the_files_are_roots_and_everybodys_to_read(client: docker.DockerClient,
     assert {entry.uid for entry in found.values()} == {0}
     assert {entry.mode & 0o777 for entry in found.values() if entry.isfile()} == {0o644}
     assert found["snapshot"].mode & 0o777 == 0o755
-    plan = Plan.model_validate_json(member(client, transformers_image, "/opt/warmimage/plan.json"))
+    plan = Plan.from_json(member(client, transformers_image, "/opt/warmimage/plan.json"))
     assert plan == read.plan_of(client.images.get(transformers_image), transformers_image)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,7 @@ def test_a_build_says_what_the_http_face_would_lack(
 ) -> None:
     plan = plan_of(client.images.get(transformers_image), transformers_image)
     assert warmer_image.lacking(client, transformers_image, plan) == []
-    bare = plan.model_copy(update={"python": "/usr/bin/python3"})
+    bare = replace(plan, python="/usr/bin/python3")
     assert warmer_image.lacking(client, python_base, bare) == ["fastapi", "uvicorn", "prometheus_client"]
 
 

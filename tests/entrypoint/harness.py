@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 import warmimage.entrypoint
 from warmimage.entrypoint.pagecache.syscalls import resident_bytes
+
+from .plans import make_imports, make_plan
 
 SOURCE = Path(warmimage.entrypoint.__file__).parent
 
@@ -124,67 +126,21 @@ class Image:
         (self.model / "config.json").write_text("{}")
         for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
             (self.model / name).write_bytes(b"weights")
-        self.plan: dict[str, Any] = {
-            "schema_version": 1,
-            "tool_version": "1.2.3",
-            "method": "compose",
-            "accelerator": "cpu",
-            "engine": {
-                "name": "stub",
-                "version": "1",
-                "command": ["engine"],
-                "args": [],
-                "directory": str(folder),
-                "health_path": "/health",
-                "port": free_port(),
-                "port_flags": ["--port"],
-                "unprobed_flags": ["--ssl-keyfile"],
-                "unchecked_flags": ["--load-format"],
-                "quick_flags": ["--help"],
-                "modules": [],
-                "required_modules": [],
-                "native_libraries": [],
-                "import_environment": {},
-                "start_methods": [],
-                "start_method_variable": "",
-                "shared_memory": 0,
-            },
-            "closure": {"modules": []},
-            "base": {
-                "reference": "python",
-                "image": "python",
-                "digest": None,
-                "python": python,
-                "python_version": "3.10",
-                "machine": "x86_64",
-            },
-            "wheels": None,
-            "model": {
-                "reference": "org/model",
-                "name": "model",
-                "revision": "abc",
-                "architecture": None,
-                "path": str(self.model),
-                "mounted": True,
-                "link": None,
-            },
-            "weights": "mount",
-            "python": python,
-            "tiers": ["preload", "plain"],
-            "start": "auto",
-            "user": 1000,
-            "folders": {"root": "/", "home": "/", "engine": "/"},
-            "environment": {},
-            "labels": {},
-            "run": [],
-            "secrets": [],
-        }
+        self.plan = make_plan(str(self.model), python, directory=str(folder), port=free_port())
         self.write_plan()
 
-    def write_plan(self, **engine: object) -> None:
+    def write_plan(self, **engine: Any) -> None:
         """Write the plan, with these changes to its engine."""
-        self.plan["engine"].update(engine)
-        (self.root / "plan.json").write_text(json.dumps(self.plan))
+        self.change_plan(engine=replace(self.plan.engine, **engine))
+
+    def change_plan(self, **changes: Any) -> None:
+        """Write the plan with these changes."""
+        self.plan = replace(self.plan, **changes)
+        (self.root / "plan.json").write_text(self.plan.to_json())
+
+    def move_model(self, path: Path) -> None:
+        """Write the plan with the model at another path."""
+        self.change_plan(model=replace(self.plan.model, path=str(path)))
 
     def closure(self, closure: object) -> None:
         """Write the closure."""
@@ -258,7 +214,7 @@ class Image:
         return self.root / "snapshot"
 
     def capture(
-        self, *words: str, variables: Mapping[str, str] | None = None, **imports: object
+        self, *words: str, variables: Mapping[str, str] | None = None, **imports: Any
     ) -> subprocess.CompletedProcess[str]:
         """Capture a snapshot as the image's build does.
 
@@ -267,21 +223,8 @@ class Image:
             variables: what the environment has beside ``PATH``.
             imports: what ``imports.json`` has in another way.
         """
-        found = {
-            "required_modules": [],
-            "native_libraries": [],
-            "import_environment": {},
-            "modules": [],
-            "later": [],
-            "preload": "",
-            "command": self.plan["engine"]["command"],
-            "python": self.python,
-            "user": os.getuid(),
-            "environment": [],
-            "accelerator": "cpu",
-            "baseline": "x86-64-v3" if os.uname().machine == "x86_64" else "",
-        }
-        (self.root / "imports.json").write_text(json.dumps({**found, **imports}))
+        asked = make_imports(command=self.plan.engine.command, python=self.python)
+        (self.root / "imports.json").write_text(replace(asked, **imports).to_json())
         # In a container /tmp is the capture's own, and it removes what appears there meanwhile.  Here it belongs to all
         # processes of this machine, so it is given another directory.
         private = self.root / "tmp"

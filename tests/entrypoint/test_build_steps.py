@@ -12,6 +12,7 @@ import pytest
 from warmimage.entrypoint.closure import Closure
 
 from .harness import Image
+from .plans import make_imports
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -44,9 +45,7 @@ def record(image: Image, **engine: object) -> tuple[int, str, dict[str, Any] | N
         "import ctypes, os\nassert os.environ['HIDDEN'] == 'yes'\nopen(__file__).close(); open('/proc/stat').close()"
     )
     imports, output = image.root / "imports.json", image.root / "recorded.json"
-    nothing = {"modules": [], "later": [], "preload": "", "required_modules": [], "native_libraries": []}
-    asked = {**nothing, "import_environment": {"HIDDEN": "yes"}, **engine}
-    imports.write_text(json.dumps(asked))
+    imports.write_text(make_imports(import_environment={"HIDDEN": "yes"}, **engine).to_json())
     done = image.python_run(image.main, "record-closure", str(imports), str(output), PYTHONPATH=str(image.root))
     return done.returncode, done.stderr, json.loads(output.read_text()) if output.exists() else None
 
@@ -54,8 +53,7 @@ def record(image: Image, **engine: object) -> tuple[int, str, dict[str, Any] | N
 def test_closure_names_the_images_variables_and_no_proxy(image: Image) -> None:
     proxies = {"HTTPS_PROXY": "http://user:secret@proxy", "no_proxy": "10.0.0.0/8"}
     imports, output = image.root / "imports.json", image.root / "recorded.json"
-    nothing = {"modules": [], "later": [], "preload": "", "required_modules": [], "native_libraries": []}
-    imports.write_text(json.dumps({**nothing, "import_environment": {"HIDDEN": "yes"}}))
+    imports.write_text(make_imports(import_environment={"HIDDEN": "yes"}).to_json())
     done = image.python_run(
         image.main, "record-closure", str(imports), str(output), OF_THE_IMAGE="its value", **proxies
     )

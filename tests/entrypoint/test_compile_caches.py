@@ -16,17 +16,12 @@ from warmimage.entrypoint.settings import Settings
 from warmimage.entrypoint.startup import compile_caches
 from warmimage.entrypoint.timeline import Timeline
 
-ENGINE = {
-    "name": "vllm",
-    "version": "0.26.0",
-    "quick_flags": ["--help"],
-    "args": [],
-    "command": ["vllm"],
-    "caches": {
-        "vllm": ["VLLM_CACHE_ROOT", "<cache>/vllm", ""],
-        "triton": ["TRITON_CACHE_DIR", "<home>/.triton/cache", ""],
-        "flashinfer": ["FLASHINFER_WORKSPACE_BASE", "<home>", ".cache/flashinfer"],
-    },
+from .plans import make_plan
+
+CACHES = {
+    "vllm": ("VLLM_CACHE_ROOT", "<cache>/vllm", ""),
+    "triton": ("TRITON_CACHE_DIR", "<home>/.triton/cache", ""),
+    "flashinfer": ("FLASHINFER_WORKSPACE_BASE", "<home>", ".cache/flashinfer"),
 }
 
 
@@ -37,7 +32,8 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(home: Path) -> Settings:
-    return Settings({"engine": ENGINE}, (), {"HOME": str(home), "USER": "warmimage"}, "auto", "", "")
+    plan = make_plan(name="vllm", version="0.26.0", command=("vllm",), caches=CACHES)
+    return Settings(plan, (), {"HOME": str(home), "USER": "warmimage"}, "auto", "", "")
 
 
 @pytest.fixture

@@ -9,15 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from warmimage.plan import Plan
 
 from .harness import SOURCE, Image, free_port
 
 pytestmark = pytest.mark.timeout(60)
-
-
-def test_plan_of_these_tests_is_one_that_the_builder_could_write(image: Image) -> None:
-    Plan.model_validate(image.plan)
 
 
 def test_auto_starts_in_preload_and_plain_is_as_asked(image: Image) -> None:
@@ -40,8 +35,7 @@ def test_failure_is_tried_once_more_and_no_more(image: Image) -> None:
     with (image.entrypoint / "tiers" / "__init__.py").open("a") as file:
         file.write("\nclass First(Preload):\n    name = 'first'\n\nTIERS = (First(), *TIERS)\n")
     shutil.rmtree(image.entrypoint / "tiers" / "__pycache__")
-    image.plan["tiers"] = ["first", "preload", "plain"]
-    image.write_plan()
+    image.change_plan(tiers=("first", "preload", "plain"))
     ended = image.run(image.mark, "end:1")
     assert (ended.code, image.started) == (1, ["preload", "preload"]), "plain is the third"
     assert len(ended.said) == len(image.events("tier.failed")) == 1
@@ -151,8 +145,7 @@ def test_download_happens_once_and_its_failure_ends_with_69(image: Image) -> Non
     (image.root / "huggingface_hub.py").write_text(HUB)
     shutil.rmtree(image.model)
     image.model.mkdir()
-    image.plan["weights"] = "download"
-    image.write_plan()
+    image.change_plan(weights="download")
     variables = {"PYTHONPATH": str(image.root), "HF_HUB_OFFLINE": "1", "WARMIMAGE_PREFETCH": "off"}
 
     refused = image.run(image.mark, "end:0", REFUSED="1", **variables)
@@ -168,8 +161,7 @@ def test_download_happens_once_and_its_failure_ends_with_69(image: Image) -> Non
 
 def test_image_without_the_hub_library_ends_with_69(image: Image) -> None:
     (image.root / "huggingface_hub.py").write_text("import no_such_module")
-    image.plan["weights"] = "download"
-    image.write_plan()
+    image.change_plan(weights="download")
     ended = image.run(image.mark, PYTHONPATH=str(image.root))
     assert (ended.code, image.started) == (69, [])
     assert ended.said == ["error: cannot download org/model at abc: No module named 'no_such_module'"]

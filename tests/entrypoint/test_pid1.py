@@ -31,7 +31,7 @@ def test_plain_start_is_byte_for_byte_the_engines_own_command(image: Image, loca
         ["sh", "-c", REPORT, "sh", "--from", "the plan", "ü", *arguments],
         env=environment,
         check=True,
-        cwd=image.plan["engine"]["directory"],
+        cwd=image.plan.engine.directory,
         capture_output=True,
     )
     ended = image.run(*arguments, env=environment)

@@ -34,8 +34,7 @@ def volume(image: Image, tmp_path: Path) -> Iterator[Volume]:
     for path in image.model.glob("*.safetensors"):
         path.write_bytes(os.urandom(SIZE))
     with mounted(image.model, tmp_path / "volume", rate=200 * MB, delay=0.001) as made:
-        image.plan["model"]["path"] = str(made.path)
-        image.write_plan()
+        image.move_model(made.path)
         yield made
 
 
@@ -100,8 +99,7 @@ def test_a_volume_that_hangs_delays_neither_the_start_nor_the_end(image: Image, 
 
 def test_a_download_to_a_volume_that_hangs_is_left_out(image: Image, volume: Volume) -> None:
     (image.model / MARKER).write_text("abc\n")
-    image.plan["weights"] = "download"
-    image.write_plan()
+    image.change_plan(weights="download")
     source = image.entrypoint / "startup" / "main.py"
     source.write_text(
         source.read_text()
@@ -138,7 +136,7 @@ def test_sigterm_ends_a_prefetch_that_hangs(image: Image, volume: Volume) -> Non
 
 def test_prefetch_that_hangs_ends_when_the_server_is_ready(image: Image, volume: Volume) -> None:
     volume.hang()
-    port = str(image.plan["engine"]["port"])
+    port = str(image.plan.engine.port)
     image.run("--port", port, "listen", "serve:200", "until:ready", "until:prefetch.ended", "end:0")
     (event,) = [event for event in image.events("prefetch.ended") if event["target"] == "weights"]
     assert event["reason"] == "server ready or stopping"
@@ -150,8 +148,7 @@ def test_a_volume_that_keeps_nothing_is_not_read_twice(image: Image, tmp_path: P
     for number in range(1, 9):
         (image.model / f"model-{number:05d}-of-00008.safetensors").write_bytes(os.urandom(SIZE))
     with mounted(image.model, tmp_path / "volume", rate=200 * MB, keep=False) as volume:
-        image.plan["model"]["path"] = str(volume.path)
-        image.write_plan()
+        image.move_model(volume.path)
         done = subprocess.run(command(image), env=image.environment(), capture_output=True, check=False)
         assert done.returncode == 1
         assert events(done.stdout)[-1]["reason"] == "the file system does not keep in the page cache what is read"

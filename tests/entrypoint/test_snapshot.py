@@ -19,6 +19,7 @@ from warmimage.entrypoint.tiers.snapshot.manifest import DECLINED, MEMORY, NAME,
 from warmimage.entrypoint.tiers.snapshot.memory_file import Mapping, refusal
 
 from .harness import Image
+from .plans import make_imports
 
 VARIABLES = {"HOME": "/home/warmimage", "PATH": "/usr/bin", "LC_CTYPE": "C.UTF-8"}
 
@@ -360,7 +361,7 @@ def test_a_machine_that_cannot_restore_declines_at_the_capture_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     imports = tmp_path / "imports.json"
-    imports.write_text('{"accelerator": "cpu"}')
+    imports.write_text(make_imports().to_json())
     monkeypatch.setattr(capture, "IMPORTS", str(imports))
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="aarch64", release="6.1"))
     directory = tmp_path / "snapshot"

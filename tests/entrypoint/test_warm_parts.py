@@ -31,6 +31,7 @@ from warmimage.entrypoint.warm.tracker import TrackedFile
 
 from tests.support.page_cache import undisturbed
 
+from .plans import loading_plan, make_plan
 from .warming import MIB, events, model, wait_for, warming
 
 pytestmark = pytest.mark.timeout(180)
@@ -245,18 +246,8 @@ def test_folders_that_are_named_are_read_as_the_images_engine_does(tmp_path: Pat
             (tmp_path / folder / name).write_text(name + folder)
 
     def found(*arguments: str, engine: str = "vllm") -> tuple[set[str], str]:
-        loading = vars(engines.get(engine).loading)
-        loading = {**loading, "unread_formats": dict(loading["unread_formats"])}
-        plan = {
-            "engine": {"command": [engine], "args": arguments, "directory": "/", "loading": loading},
-            "model": {"path": "/model"},
-            "weights": "mount",
-            "python": "",
-            "tiers": [],
-            "start": "auto",
-            "tool_version": "",
-        }
-        (tmp_path / "plan.json").write_text(json.dumps(plan))
+        plan = make_plan(command=(engine,), args=arguments, loading=loading_plan(engines.get(engine)))
+        (tmp_path / "plan.json").write_text(plan.to_json())
         places = Places((str(tmp_path / "one"), str(tmp_path / "two")), plan=str(tmp_path / "plan.json"))
         answer = places.find("weights")
         assert len(answer.paths) in (0, 2)

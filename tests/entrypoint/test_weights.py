@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from warmimage import engines
 from warmimage.entrypoint.model import hub_cache, weights
 from warmimage.entrypoint.model.weights import Model
+from warmimage.entrypoint.plan import Plan
 from warmimage.entrypoint.settings import Settings
+
+from .plans import loading_plan, make_plan
 
 SETTINGS = Callable[..., Settings]
 
@@ -22,16 +26,12 @@ def start(tmp_path: Path) -> SETTINGS:
     (tmp_path / "model").mkdir()
 
     def make(*arguments: str, engine: str = "vllm", environment: Mapping[str, str] | None = None) -> Settings:
-        loading = engines.get(engine).loading
-        plan = {
-            "engine": {
-                "command": [engine, "serve", str(tmp_path / "model")],
-                "args": [],
-                "directory": str(tmp_path),
-                "loading": {**vars(loading), "unread_formats": dict(loading.unread_formats)},
-            },
-            "model": {"path": str(tmp_path / "model")},
-        }
+        plan = make_plan(
+            str(tmp_path / "model"),
+            command=(engine, "serve", str(tmp_path / "model")),
+            directory=str(tmp_path),
+            loading=loading_plan(engines.get(engine)),
+        )
         variables = {"HOME": str(tmp_path / "home"), **(environment or {})}
         return Settings(plan, arguments, variables, "auto", "", "")
 
@@ -355,5 +355,7 @@ def test_an_unreadable_volume_is_declined(start: SETTINGS, tmp_path: Path, monke
 def test_a_plan_of_before_has_no_data_and_its_own_model_is_read(start: SETTINGS, tmp_path: Path) -> None:
     write(tmp_path / "model", "a.safetensors")
     settings = start("--model", "elsewhere")
-    del settings.plan["engine"]["loading"]
+    document = settings.plan.to_dict()
+    del document["engine"]["loading"]
+    settings = replace(settings, plan=Plan.from_json(json.dumps(document)))
     assert shards(weights.find(settings)) == ["a.safetensors"]

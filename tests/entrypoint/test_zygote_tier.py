@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(60)
 @pytest.fixture
 def three(image: Image) -> Image:
     """Return an image that has the tiers ``zygote``, ``preload`` and ``plain``."""
-    image.plan["tiers"] = ["zygote", "preload", "plain"]
+    image.change_plan(tiers=("zygote", "preload", "plain"))
     image.write_plan(start_method_variable="START_METHOD", start_methods=["spawn"])
     image.closure({"modules": list(zygotes.MODULES), "files": [], "libraries": []})
     return image

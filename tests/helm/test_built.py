@@ -23,7 +23,7 @@ def test_an_image_is_looked_into(client: docker.DockerClient) -> None:
     """Its variables say which folders a server writes to; only those with something in them are to be filled."""
     reference, _ = stub.build(client)
     plan = stub.plan()
-    label = f"LABEL dev.warmimage.plan={quoting.dockerfile(plan.model_dump_json())}"
+    label = f"LABEL dev.warmimage.plan={quoting.dockerfile(plan.to_json())}"
     lines = [f"FROM {reference}", label, "ENV HF_HOME=/cache/hf VLLM_CACHE_ROOT=/cache/vllm TRITON_CACHE_DIR=/none"]
     lines += ["USER 0", "RUN mkdir -p /cache/vllm /cache/hf/hub && touch /cache/hf/hub/file"]
     client.images.build(fileobj=io.BytesIO("\n".join(lines).encode()), tag=TAG, rm=True)

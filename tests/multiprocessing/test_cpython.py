@@ -160,7 +160,7 @@ class Run:
     def _restored(self, variables: dict[str, str]) -> list[str]:
         """Capture a snapshot, and return how PID 1 restores it."""
         self.image.script("driver", (SUITES / "driver.py").read_text())
-        self.image.plan["tiers"] = ["snapshot", "plain"]
+        self.image.change_plan(tiers=("snapshot", "plain"))
         self.image.write_plan(command=["driver"])
         self.image.closure({"modules": [*CLOSURE, *CAPTURED], "files": [], "libraries": []})
         done = self.image.capture("--require", variables=variables)

@@ -8,13 +8,12 @@ imported on it, so the main thread's imports cannot race it (that race is why vL
 from __future__ import annotations
 
 import builtins
-import json
 import os
 import runpy
 import sys
 from collections.abc import Sequence
 
-from ...settings import PLAN, is_interpreter
+from ...settings import is_interpreter, read_plan
 from ...timeline import Timeline, say
 from . import libraries, stdlib_forkserver
 
@@ -25,11 +24,8 @@ def main(words: Sequence[str]) -> int:
     timeline = Timeline(path, "engine")
     del sys.path[0]  # this package's: the engine's own first entry takes its place
     try:
-        with open(PLAN, encoding="utf-8") as file:
-            engine = json.load(file)["engine"]
-        stdlib_forkserver.prepare(
-            engine, timeline
-        )  # first: it starts a process, which no thread of ours may see half-way
+        # First: it starts a process, which must not happen while a thread of ours runs.
+        stdlib_forkserver.prepare(read_plan().engine, timeline)
         libraries.preload(timeline)
     except Exception as error:
         timeline.event("preload.failed", reason=repr(error))

@@ -17,6 +17,7 @@ from typing import Any
 
 from ...closure import Closure
 from ...environment.import_environment import Contract
+from ...imports import Imports
 from ...kernel.gpus import Accelerator
 from ...settings import CLOSURE, IMPORTS, SCRIPT
 from ...timeline import say
@@ -77,25 +78,25 @@ def main(arguments: Sequence[str]) -> int:
 
 def _capture(directory: str, names: Sequence[str]) -> Manifest:
     with open(IMPORTS, encoding="utf-8") as file:
-        imports = json.load(file)
+        imports = Imports.from_json(file.read())
     machine = os.uname().machine
     if machine not in native.RESTORES:
         raise NotCaptured(f"restoring is not tested on {machine}")
     accelerator = Accelerator.here()
-    if imports["accelerator"] == "cuda" and not accelerator.driver:
+    if imports.accelerator == "cuda" and not accelerator.driver:
         raise NotCaptured("the image serves on CUDA, and no NVIDIA driver is here: capture it on a machine with a GPU")
-    found = engine_program.locate(imports["command"], imports["python"], os.environ.get("PATH"))
+    found = engine_program.locate(imports.command, imports.python, os.environ.get("PATH"))
     if not found:
-        raise NotCaptured(f"{imports['command'][0]} is neither a Python script on PATH nor an interpreter with -m")
+        raise NotCaptured(f"{imports.command[0]} is neither a Python script on PATH nor an interpreter with -m")
     closure = Closure.read()
     if not closure.modules:
         raise NotCaptured(f"the image has no closure ({closure.reason})")
-    environment = images_own(os.environ, {*imports["environment"], *closure.variables, *names})
+    environment = images_own(os.environ, {*imports.environment, *closure.variables, *names})
     os.chmod(directory, 0o755)  # noqa: S103 - every user reads it
     work = os.path.join(directory, ".capturing")
     os.mkdir(work, 0o755)
     with _nothing_left([_TEMPORARY, environment.get("HOME", "")]):
-        facts = _run(found.interpreter, imports["user"], work, for_loader(imports["baseline"], environment))
+        facts = _run(found.interpreter, imports.user, work, for_loader(imports.baseline, environment))
     _keep(os.path.join(work, MEMORY), os.path.join(directory, MEMORY))
     shutil.rmtree(work)
     integrity.record(directory, [*facts["files"], *facts["sources"]])
@@ -103,8 +104,8 @@ def _capture(directory: str, names: Sequence[str]) -> Manifest:
         tables = zlib.crc32(file.read(facts["tables_bytes"]))
     manifest = Manifest(
         machine=machine,
-        baseline=imports["baseline"],
-        cpu_features=required(imports["baseline"], cpu_features()),
+        baseline=imports.baseline,
+        cpu_features=required(imports.baseline, cpu_features()),
         kernel=os.uname().release,
         python=found.interpreter,
         closure=content(CLOSURE),

@@ -25,6 +25,7 @@ from typing import Any
 
 from ...closure import Closure
 from ...environment.import_environment import Contract
+from ...imports import Imports
 from ...settings import IMPORTS
 from ...timeline import Timeline
 from ..engine_program import command_line
@@ -71,11 +72,11 @@ def _capture_or_resume(directory: str) -> None:
     _place_arenas(point)
     proctitle.keep_writable()
     with open(IMPORTS, encoding="utf-8") as file:
-        imports = json.load(file)
-    own = cpu_baseline.without_loaders(imports["baseline"], os.environ)
+        imports = Imports.from_json(file.read())
+    own = cpu_baseline.without_loaders(imports.baseline, os.environ)
     os.environ.clear()
     os.environ.update(own)
-    hidden = {**cpu_baseline.variables(imports["baseline"]), **imports["import_environment"]}
+    hidden = {**cpu_baseline.variables(imports.baseline), **imports.import_environment}
     timeline = Timeline(os.path.join(directory, TIMELINE), "capture", truncate=True)
     contract = process.import_engine(Closure.read().whole(), hidden, timeline)
     timeline.close()

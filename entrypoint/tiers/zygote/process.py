@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import NoReturn
 from ...closure import Closure, import_closure
 from ...environment import import_environment
 from ...import_trace.hook import ImportTrace
-from ...settings import PLAN
+from ...settings import read_plan
 from ...timeline import Timeline, say
 from ..engine_program import EXIT_DECLINED, command_line
 from ..preload import launch
@@ -36,8 +35,7 @@ def main(words: Sequence[str]) -> int:
         inherited = fd_passing.open_fds() - {0, 1, 2, timeline.descriptor}
         timeline.renumber(fd_passing.move_high)
         proctitle.keep_writable()
-        with open(PLAN, encoding="utf-8") as file:
-            hidden = json.load(file)["engine"]["import_environment"]
+        hidden = read_plan().engine.import_environment
         contract = import_engine(Closure.read(), hidden, timeline)
         fork_server, fork_request = start_or_specialize(timeline, None, inherited)
         if not fork_request:

@@ -34,7 +34,7 @@ class Zygote(Tier):
         """Return which argument or variable of the user's decides against this tier, or an empty string."""
         if settings.quick:
             return f"{settings.quick} ends before an import is worth sharing"
-        variable = settings.engine["start_method_variable"]
+        variable = settings.engine.start_method_variable
         method = settings.environment.get(variable, _SPAWN) if variable else _SPAWN
         # The fork server answers every spawn, so that choice changes nothing.
         return "" if method == _SPAWN else f"{variable}={method} is the user's own choice of a start method"

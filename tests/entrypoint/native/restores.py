@@ -78,8 +78,7 @@ def prepare(image: Image, **closure: object) -> None:
     modules(image).mkdir()
     shutil.copy(HERE / "before.py", modules(image))
     shutil.copy(native(image) / "point.so", modules(image) / "libown.so")
-    image.plan["tiers"] = ["snapshot", "zygote", "preload", "plain"]
-    image.write_plan()
+    image.change_plan(tiers=("snapshot", "zygote", "preload", "plain"))
     image.closure({"modules": list(MODULES), "files": [], "libraries": [], **closure})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,13 +25,9 @@ _SERVER = ("/usr/bin/env", "python3", "-I", "-S", "/stub/server.py")
 def plan() -> Plan:
     """Return the stub's plan: tier ``preload`` is baked in, and declines, as the image has no closure."""
     made = facts.plan_of(Config(model="tiny-llama", engine="transformers", accelerator="cpu", snapshot="off"))
-    engine = made.engine.model_copy(
-        update={"name": "stub", "version": "1", "command": (*_SERVER, "--port", "8000"), "directory": "/"}
-    )
-    model = made.model.model_copy(update={"name": "stub", "link": None})
-    return made.model_copy(
-        update={"engine": engine, "model": model, "wheels": None, "tiers": ("preload", "plain"), "environment": {}}
-    )
+    engine = replace(made.engine, name="stub", version="1", command=(*_SERVER, "--port", "8000"), directory="/")
+    model = replace(made.model, name="stub", link=None)
+    return replace(made, engine=engine, model=model, wheels=None, tiers=("preload", "plain"), environment={})
 
 
 def build(client: docker.DockerClient) -> tuple[str, str]:
@@ -46,14 +43,14 @@ def build(client: docker.DockerClient) -> tuple[str, str]:
     ours = [
         f"COPY entrypoint/ {root}/entrypoint/",
         f"COPY plan.json {root}/plan.json",
-        f"LABEL dev.warmimage.plan={quoting.dockerfile(stub.model_dump_json())}",
+        f"LABEL dev.warmimage.plan={quoting.dockerfile(stub.to_json())}",
         f'ENTRYPOINT ["/usr/bin/env", "python3", "-I", "-S", "{root}/entrypoint"]',
     ]
     theirs = ['ENTRYPOINT ["/usr/bin/env", "python3", "-I", "-S", "/stub/server.py"]', 'CMD ["--port", "8000"]']
     with TemporaryDirectory() as folder:
         context = Path(folder)
         shutil.copy(Path(__file__).parent / "server.py", context)
-        (context / "plan.json").write_text(stub.model_dump_json(), encoding="utf-8")
+        (context / "plan.json").write_text(stub.to_json(), encoding="utf-8")
         with as_file(files("warmimage.entrypoint")) as source:
             shutil.copytree(source, context / "entrypoint", ignore=shutil.ignore_patterns("__pycache__"))
         for tag, more in ((IMAGE, ours), (FOREIGN, theirs)):
