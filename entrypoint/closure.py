@@ -18,14 +18,14 @@ class Closure:
         modules: names of modules, in load order.
         later: names of modules that only the first request brings.
         preload: the libraries that the engine sets in ``LD_PRELOAD`` before it starts its processes.
-        reason: why there are no modules, or an empty string.
+        reason: why there are no modules; ``None`` where there are some.
         variables: names of the variables that the image had when this was recorded.
     """
 
     modules: tuple[str, ...] = ()
     preload: str = ""
     later: tuple[str, ...] = ()
-    reason: str = ""
+    reason: str | None = None
     variables: tuple[str, ...] = ()
 
     def whole(self) -> Closure:
@@ -43,7 +43,7 @@ class Closure:
                 modules,
                 str(data.get("preload", "")),
                 later,
-                "" if modules else "it is empty",
+                None if modules else "it is empty",
                 tuple(data.get("variables", ())),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -63,8 +63,8 @@ class Settings:
         return self.engine.directory
 
     @property
-    def quick(self) -> str:
-        """The argument that makes the engine answer and end, such as ``--help``, or an empty string."""
+    def quick(self) -> str | None:
+        """The argument that makes the engine answer and end, such as ``--help``; ``None`` where there is none."""
         return self._first(self.engine.quick_flags)
 
     @property
@@ -82,20 +82,20 @@ class Settings:
         return host if is_address(host) and not every else "127.0.0.1"
 
     @property
-    def unchecked(self) -> str:
-        """The argument after which the volume's weight files are not what the engine loads, or an empty string."""
+    def unchecked(self) -> str | None:
+        """The argument after which the engine does not load the volume's weight files; ``None`` where there is none."""
         return self._first(self.engine.unchecked_flags)
 
     @property
-    def unprobed(self) -> str:
-        """Why readiness cannot be seen over plain HTTP on a TCP port, or an empty string."""
+    def unprobed(self) -> str | None:
+        """Why readiness cannot be seen over plain HTTP on a TCP port; ``None`` where it can."""
         flag = self._first(self.engine.unprobed_flags)
-        return f"the engine is told {flag}" if flag else ""
+        return f"the engine is told {flag}" if flag else None
 
-    def _first(self, flags: Sequence[str]) -> str:
-        """Return the first of ``flags`` among the engine's arguments, with or without a value, or an empty string."""
+    def _first(self, flags: Sequence[str]) -> str | None:
+        """Return the first of ``flags`` among the engine's arguments, with or without a value; ``None`` for none."""
         names = (argument.partition("=")[0] for argument in (*self.engine.args, *self.arguments))
-        return next((name for name in names if name in flags), "")
+        return next((name for name in names if name in flags), None)
 
 
 def is_interpreter(program: str) -> bool:

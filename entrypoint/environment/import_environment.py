@@ -195,8 +195,8 @@ class Contract:
                 found[name] = value
         return found
 
-    def conflict(self, variables: Mapping[str, str], *, restored: bool = False) -> str:
-        """Return which variables a process would get wrong in this environment, and why, or an empty string.
+    def conflict(self, variables: Mapping[str, str], *, restored: bool = False) -> str | None:
+        """Return which variables a process would get wrong in this environment, and why; ``None`` where none.
 
         Args:
             variables: its environment.
@@ -215,21 +215,23 @@ class Contract:
             reason = self._conflict(name, variables, restored)
             if reason:
                 reasons[name] = reason
+        if not reasons:
+            return None
         text = ", ".join(reasons.values())
-        return f"{text}; {_fix(list(reasons))}" if reasons and restored else text
+        return f"{text}; {_fix(list(reasons))}" if restored else text
 
-    def _conflict(self, name: str, variables: Mapping[str, str], restored: bool) -> str:
-        """Return why a variable that has changed makes a process wrong, or an empty string."""
+    def _conflict(self, name: str, variables: Mapping[str, str], restored: bool) -> str | None:
+        """Return why a variable that has changed makes a process wrong; ``None`` where it does not."""
         if name in _CHECKED:
             problem = _CHECKED[name](self, variables)
             if problem or name not in READERS:
-                return f"{name} {problem}" if problem else ""
+                return f"{name} {problem}" if problem else None
         if name in DEVICE_HANDLERS:
-            return ""
+            return None
         readers = {reader for reader in self._readers(name).split(_AND) if reader} - READERS.get(name, frozenset())
         if name not in READERS and not readers and _is_native(name, restored):
             readers = {"native code"}
-        return f"{name} has changed since {_AND.join(sorted(readers))} read it" if readers else ""
+        return f"{name} has changed since {_AND.join(sorted(readers))} read it" if readers else None
 
     def _readers(self, name: str) -> str:
         """Return the modules that read a variable, by its name or with all that begin like it."""
@@ -276,14 +278,14 @@ class Contract:
         return any(self.variables.get(name) != variables.get(name) for name in names)
 
 
-def _preload_conflict(contract: Contract, variables: Mapping[str, str]) -> str:
+def _preload_conflict(contract: Contract, variables: Mapping[str, str]) -> str | None:
     wanted = variables.get("LD_PRELOAD", "").replace(":", " ").split()
     absent = sorted(set(wanted) - set(contract.preload.replace(":", " ").split()))
-    return f"names {absent[0]}, which is not loaded" if absent else ""
+    return f"names {absent[0]}, which is not loaded" if absent else None
 
 
-def _libraries_conflict(contract: Contract, variables: Mapping[str, str]) -> str:
-    """Return whether the loader, which reads the variable once, could find another library by the new value."""
+def _libraries_conflict(contract: Contract, variables: Mapping[str, str]) -> str | None:
+    """Return why the loader, which reads the variable once, could find another library by the new value."""
     old, new = (
         [path for path in values.get(_LIBRARIES, "").split(":") if path and _has_libraries(path)]
         for values in (contract.variables, variables)
@@ -291,11 +293,8 @@ def _libraries_conflict(contract: Contract, variables: Mapping[str, str]) -> str
     differing = next((path for path in (*new, *old) if path not in old or path not in new), "")
     if differing:
         return f"names {differing}, where libraries lie, at one time and not at the other"
-    return (
-        "names directories of libraries in another order"
-        if list(dict.fromkeys(old)) != list(dict.fromkeys(new))
-        else ""
-    )
+    same_order = list(dict.fromkeys(old)) == list(dict.fromkeys(new))
+    return None if same_order else "names directories of libraries in another order"
 
 
 def _has_libraries(directory: str) -> bool:
@@ -305,25 +304,25 @@ def _has_libraries(directory: str) -> bool:
         return False  # the loader finds nothing in it either
 
 
-def _hash_seed_conflict(contract: Contract, variables: Mapping[str, str]) -> str:
-    """Return whether another seed was asked for; no value and ``random`` ask for none."""
+def _hash_seed_conflict(contract: Contract, variables: Mapping[str, str]) -> str | None:
+    """Compare the seeds that were asked for; no value and ``random`` ask for none."""
     old, new = (values.get("PYTHONHASHSEED") or "random" for values in (contract.variables, variables))
-    return "has changed since native code read it" if old != new else ""
+    return "has changed since native code read it" if old != new else None
 
 
-def _locale_conflict(contract: Contract, variables: Mapping[str, str]) -> str:
+def _locale_conflict(contract: Contract, variables: Mapping[str, str]) -> str | None:
     problem = python_locale.conflict(contract.variables, variables, contract.utf8_mode)
-    return f"does not fit: {problem}" if problem else ""
+    return f"does not fit: {problem}" if problem else None
 
 
-def _home_conflict(_contract: Contract, variables: Mapping[str, str]) -> str:
+def _home_conflict(_contract: Contract, variables: Mapping[str, str]) -> str | None:
     version = "python{}.{}".format(*sys.version_info)
     packages = os.path.join(variables.get("HOME", "/"), ".local/lib", version, "site-packages")
-    return f"has packages of its own in {packages}" if os.path.isdir(packages) else ""
+    return f"has packages of its own in {packages}" if os.path.isdir(packages) else None
 
 
-#: Variables of which the values decide.
-_CHECKED: Mapping[str, Callable[[Contract, Mapping[str, str]], str]] = {
+#: Variables whose values decide: a check returns what is wrong, after the name of the variable.
+_CHECKED: Mapping[str, Callable[[Contract, Mapping[str, str]], str | None]] = {
     "HOME": _home_conflict,
     "LD_LIBRARY_PATH": _libraries_conflict,
     "LD_PRELOAD": _preload_conflict,

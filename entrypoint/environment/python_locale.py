@@ -34,20 +34,23 @@ _COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
 _CTYPE_MASK, _CODESET = 1, 14
 
 
-def conflict(before: Mapping[str, str], after: Mapping[str, str], utf8_mode: int) -> str:
-    """Return why an interpreter cannot go on in another environment, or an empty string: its text encoding is fixed.
+def conflict(before: Mapping[str, str], after: Mapping[str, str], utf8_mode: int) -> str | None:
+    """Return why an interpreter cannot go on in another environment; its text encoding is fixed.
 
     Args:
         before: the environment that it was started with.
         after: the other environment.
         utf8_mode: ``sys.flags.utf8_mode``, which an interpreter that is started in the locale ``C`` switches on.
+
+    Returns:
+        The reason; ``None`` where it can go on.
     """
     old, new = (charset(variables) for variables in (before, after))
     if (old or "utf8") != (new or "utf8"):
         return f"its text encoding is {new or 'utf8'}, and the modules were imported with {old or 'utf8'}"
     if not new and after.get("LC_ALL") and not utf8_mode:
         return "it means Python's UTF-8 mode, which is off"
-    return ""
+    return None
 
 
 def charset(variables: Mapping[str, str]) -> str:

@@ -28,7 +28,7 @@ def applied(settings: Settings, timeline: Timeline) -> Settings:
     asked = settings.environment.get(VARIABLE, "")
     if not asked or settings.quick:
         return settings
-    reason = ""
+    reason = None
     if asked != IMPORTS:
         reason = f"{VARIABLE} takes {IMPORTS!r} alone"
     elif not settings.timeline:

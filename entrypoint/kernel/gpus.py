@@ -43,13 +43,13 @@ class Accelerator:
         """Return what ``of`` takes."""
         return asdict(self)
 
-    def mismatch(self, here: Accelerator) -> str:
-        """Return what differs on another machine from this one, in words, or an empty string."""
+    def mismatch(self, here: Accelerator) -> str | None:
+        """Return what differs on another machine from this one; ``None`` where nothing does."""
         if here.gpus != self.gpus:
             return f"the GPU is {_words(here.gpus)}, and was {_words(self.gpus)}"
         if here.driver != self.driver:
             return f"the GPU's driver is {here.driver or 'absent'}, and was {self.driver or 'absent'}"
-        return ""
+        return None
 
 
 def _words(names: Sequence[str]) -> str:

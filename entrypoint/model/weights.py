@@ -56,7 +56,7 @@ class Model:
         weights: paths of the weights, in load order.
         size: bytes of all of them.
         skipped: one line for each file that is named and is not to be read, and why.
-        declined: why nothing is to be read ahead, or an empty string.
+        declined: why nothing is to be read ahead; ``None`` where something is.
         apart: whether it is on a volume without a block device, as a network's, so that the image's disk is another.
     """
 
@@ -65,7 +65,7 @@ class Model:
     weights: tuple[str, ...] = ()
     size: int = 0
     skipped: tuple[str, ...] = ()
-    declined: str = ""
+    declined: str | None = None
     apart: bool = False
 
     @property
@@ -125,10 +125,10 @@ class Loading:
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
-    def refusal(self) -> str:
-        """Why its load format is not read ahead, or an empty string."""
+    def refusal(self) -> str | None:
+        """Why its load format is not read ahead; ``None`` where it is."""
         reason = self.unread.get(self.format)
-        return f"load format {self.format}: {reason}" if reason else ""
+        return f"load format {self.format}: {reason}" if reason else None
 
 
 def loading(settings: Settings) -> Loading:

@@ -70,8 +70,8 @@ class Manifest:
         """Return the text of the file ``manifest.json``."""
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n"
 
-    def mismatch(self, engine: EnginePlan, here: Accelerator) -> str:
-        """Return why these caches are not for this start, or an empty string."""
+    def mismatch(self, engine: EnginePlan, here: Accelerator) -> str | None:
+        """Return why these caches are not for this start; ``None`` where they are."""
         for key, value in (("name", engine.name), ("version", engine.version)):
             if self.engine[key] != value:
                 return f"the engine's {key} is {value}, and was {self.engine[key]}"
@@ -135,8 +135,8 @@ def place(settings: Settings, timeline: Timeline, folder: str = FOLDER) -> None:
         say(f"compile caches skipped: {error!r}; the engine compiles what it misses")
 
 
-def _declined(settings: Settings, folder: str) -> str:
-    """Return why this start is to have none of them, or an empty string."""
+def _declined(settings: Settings, folder: str) -> str | None:
+    """Return why this start gets none of them; ``None`` where it gets them."""
     asked = settings.environment.get("WARMIMAGE_CACHES", "")
     if settings.quick:
         return f"{settings.quick} ends before anything is compiled"

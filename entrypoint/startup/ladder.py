@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 
 from ..settings import Settings
 from ..supervision.readiness import ReadinessProbe
 from ..supervision.supervisor import Outcome, Supervisor
-from ..tiers import TIERS, Declined, Plain, Tier
+from ..tiers import TIERS, Declined, Prepared, Tier
 from ..tiers.engine_program import EXIT_DECLINED
 from ..timeline import Timeline, say
 
@@ -19,13 +18,15 @@ EXIT_USAGE = 2
 
 
 class Ladder:
-    """Climbs down from the rung asked for.
+    """Tries tiers one after the other, from the one asked for down.
+
+    Each tier is checked once, when all before it have declined or failed.
 
     Args:
         settings: what this start is to do.
         timeline: where its events go.
         supervisor: runs the engine.
-        tiers: the rungs, from the fastest down; the last one never declines.
+        tiers: the tiers, the fastest first; the last one never declines.
     """
 
     def __init__(
@@ -34,30 +35,35 @@ class Ladder:
         self._settings = settings
         self._timeline = timeline
         self._supervisor = supervisor
-        self._tiers = tiers
+        self._baked = [tier for tier in tiers if tier.baked(settings)]
+        self._waiting: list[Tier] = []
         self._declined: list[str] = []
-        self._reasons: dict[str, str] = {}
 
-    @property
-    def first(self) -> Tier:
-        """The tier that will be tried first."""
-        return next(tier for tier in self._rungs if not self._reason(tier))
+    def check(self) -> Prepared:
+        """Check the tiers, and return the first that can start the engine; those that decline become events.
 
-    def start(self, began: float) -> int:
+        Raises:
+            LookupError: all tiers decline.
+        """
+        self._waiting = self._asked_for()
+        prepared = self._next()
+        if not prepared:
+            raise LookupError("no tier can start the engine")
+        return prepared
+
+    def start(self, first: Prepared, began: float) -> int:
         """Start the engine in the best tier that works, stay until it ends, and return the container's exit code.
 
         Args:
+            first: the tier to start with, as ``check`` has returned it.
             began: monotonic time in seconds at which the container's PID 1 began.
         """
         retried = False
         code = 0
-        for tier in self._rungs:
-            reason = self._reason(tier)
-            if reason:
-                self._decline(tier.name, reason)
-                continue
+        for prepared in self._attempts(first):
+            tier = prepared.tier
             try:
-                outcome = self._run(tier, began)
+                outcome = self._run(prepared, began)
             except Declined as error:
                 self._decline(tier.name, str(error))
                 if self._supervisor.stop_requested:
@@ -71,12 +77,40 @@ class Ladder:
             self._timeline.event("engine.ended", code=code, signal=outcome.signal, ready=outcome.ready)
             if outcome.problem:
                 self._fail(tier, outcome.problem)
-                continue
-            if retried or self._settings.unprobed or not worth_retrying(tier, outcome):
+            elif retried or self._settings.unprobed or not worth_retrying(tier, outcome):
                 return code  # where readiness cannot be seen, a server that served for days would be started again
-            retried = True
-            self._fail(tier, f"the engine {outcome} before it was ready")
+            else:
+                retried = True
+                self._fail(tier, f"the engine {outcome} before it was ready")
         return code
+
+    def _attempts(self, first: Prepared) -> Iterator[Prepared]:
+        """Yield the tiers to start the engine in; the next one is checked when it is asked for."""
+        prepared: Prepared | None = first
+        while prepared:
+            yield prepared
+            prepared = self._next()
+
+    def _asked_for(self) -> list[Tier]:
+        """Return the tiers to try: those of the image, from the one asked for down to ``plain``."""
+        names = [tier.name for tier in self._baked]
+        start = self._settings.start
+        if start == "auto":
+            return list(self._baked)
+        if start in names:
+            return self._baked[names.index(start) :]
+        self._decline(start, f"WARMIMAGE_START names no tier of this image, which has {', '.join(names)}")
+        return list(self._baked)
+
+    def _next(self) -> Prepared | None:
+        """Check the tiers that have not been checked; return the first that can start the engine, ``None`` for none."""
+        while self._waiting:
+            tier = self._waiting.pop(0)
+            try:
+                return tier.check(self._settings, self._supervisor)
+            except Declined as error:
+                self._decline(tier.name, str(error))
+        return None
 
     def _fail(self, tier: Tier, reason: str) -> None:
         """Note that a tier's engine has ended, and end what it has left running."""
@@ -90,32 +124,18 @@ class Ladder:
         if left:
             self._timeline.event("engine.leftovers_killed", processes=left)
 
-    def _reason(self, tier: Tier) -> str:
-        """Return why a tier declines, asked once."""
-        if tier.name not in self._reasons:
-            self._reasons[tier.name] = tier.decline(self._settings, self._supervisor)
-        return self._reasons[tier.name]
-
-    @cached_property
-    def _rungs(self) -> list[Tier]:
-        """Return the tiers to try: those baked in, from the one asked for down to ``plain``."""
-        baked = [tier for tier in self._tiers if tier.baked(self._settings)]
-        names = [tier.name for tier in baked]
-        start = self._settings.start
-        if start == "auto":
-            return baked
-        if start in names:
-            return baked[names.index(start) :]
-        self._decline(start, f"WARMIMAGE_START names no tier of this image, which has {', '.join(names)}")
-        return baked
-
     def _decline(self, tier: str, reason: str) -> None:
         self._declined.append(tier)
         self._timeline.event("tier.declined", tier=tier, reason=reason)
         say(f"{tier} skipped: {reason}")
 
-    def _run(self, tier: Tier, began: float) -> Outcome:
-        settings = self._settings
+    def _run(self, prepared: Prepared, began: float) -> Outcome:
+        """Start the engine and wait for its end, with its readiness as an event.
+
+        Raises:
+            Declined: the tier cannot start the engine after all.
+        """
+        settings, tier = self._settings, prepared.tier
         reason = settings.quick or settings.unprobed
         probe = None if reason else ReadinessProbe(settings.host, settings.port, settings.engine.health_path)
         if settings.unprobed:
@@ -130,9 +150,7 @@ class Ladder:
             declined = f"; skipped: {', '.join(self._declined)}" if self._declined else ""
             say(f"ready in {total:.2f} s (tier {tier.name}{declined})")
 
-        return self._supervisor.run(
-            lambda: tier.start(settings, self._supervisor, self._timeline), probe, on_ready, tier.verified
-        )
+        return self._supervisor.run(lambda: prepared.start(self._supervisor), probe, on_ready)
 
 
 def worth_retrying(tier: Tier, outcome: Outcome) -> bool:
@@ -141,6 +159,6 @@ def worth_retrying(tier: Tier, outcome: Outcome) -> bool:
     Only a failure that an optimisation could have caused: one before the server was ready, which nobody asked for,
     and which is neither the engine's refusal of an argument nor a kill from outside.
     """
-    if isinstance(tier, Plain) or outcome.ready or outcome.stopped:
+    if not tier.may_fail or outcome.ready or outcome.stopped:
         return False
     return outcome.signal != signal.SIGKILL and outcome.code not in (0, EXIT_USAGE)

@@ -11,9 +11,9 @@ from dataclasses import replace
 from ..import_trace.enable import applied
 from ..model import download
 from ..model.volume import EXIT_NO_MODEL, VolumeError, survey
-from ..settings import CLOSURE, SCRIPT, Settings, initial_environment, load
+from ..settings import SCRIPT, Settings, initial_environment, load
 from ..supervision import bounded_call
-from ..supervision.supervisor import Supervisor, reset_signals
+from ..supervision.supervisor import Started, Supervisor, reset_signals
 from ..timeline import DEFAULT_PATH, Timeline, say
 from . import compile_caches
 from .ladder import Ladder
@@ -83,11 +83,12 @@ def _serve(settings: Settings, timeline: Timeline, supervisor: Supervisor, began
             return code
         _check_shared_memory(settings, timeline)
     ladder = Ladder(applied(settings, timeline), timeline, supervisor)
-    _start_prefetch(settings, timeline, supervisor, CLOSURE if ladder.first.imports else settings.snapshot)
+    first = ladder.check()
+    _start_prefetch(settings, timeline, supervisor, first.prefetched)
     compile_caches.place(settings, timeline)  # prefetch reads meanwhile
     if supervisor.stop_requested:
         return 128 + supervisor.stop_requested
-    return ladder.start(began)
+    return ladder.start(first, began)
 
 
 def _provide_model(settings: Settings, timeline: Timeline, supervisor: Supervisor) -> int:
@@ -182,7 +183,9 @@ def _download(settings: Settings, timeline: Timeline, supervisor: Supervisor) ->
     model = settings.plan.model
     command = [settings.plan.python, SCRIPT, "download", model.reference, model.revision or "", model.path]
     timeline.event("download.started", model=model.reference, revision=model.revision)
-    outcome = supervisor.run(lambda: supervisor.spawn(command, settings.environment, "/"), None, lambda _seconds: None)
+    outcome = supervisor.run(
+        lambda: Started(supervisor.spawn(command, settings.environment, "/")), None, lambda _seconds: None
+    )
     timeline.event("download.ended", code=outcome.code, seconds=round(outcome.seconds, 3))
     return outcome.code
 

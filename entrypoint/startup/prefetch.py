@@ -203,18 +203,18 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if Prefetch(timeline).run(settings, [settings.snapshot, CLOSURE]) else 1
 
 
-def unified(settings: Settings) -> str:
-    """Return why nothing is read ahead on this machine's GPU, or an empty string.
+def unified(settings: Settings) -> str | None:
+    """Return why nothing is read ahead on this machine's GPU; ``None`` where the GPU does not keep it from that.
 
     Where CPU and GPU share one memory, the page cache counts as used memory of the GPU: the engine finds less of it for
     its KV cache, or fails to load.  ``WARMIMAGE_PREFETCH=on`` reads all the same.
     """
     if settings.prefetch == "on":
-        return ""
+        return None
     names = [name for name in Accelerator.here().gpus if _UNIFIED.search(name)]
-    return (
-        f"{names[0]} shares its memory with the page cache; WARMIMAGE_PREFETCH=on reads all the same" if names else ""
-    )
+    if not names:
+        return None
+    return f"{names[0]} shares its memory with the page cache; WARMIMAGE_PREFETCH=on reads all the same"
 
 
 def spread(files: Sequence[str]) -> list[str]:

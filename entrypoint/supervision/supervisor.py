@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..kernel import proc
 from ..timeline import Timeline, say
@@ -43,6 +44,29 @@ STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP}
 _PR_SET_CHILD_SUBREAPER = 36
 
 
+class Verification(Protocol):
+    """Verifies, during the engine's start, what the engine was started from."""
+
+    #: What is damaged; ``None`` where nothing is, or that is not known yet.
+    problem: str | None
+
+    def poll(self) -> bool:
+        """Return whether the verification has ended; does not wait."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """An engine that has been started.
+
+    Attributes:
+        pid: PID of its process, a child of this one.
+        verification: verifies what it was started from; ``None`` where nothing need be verified.
+    """
+
+    pid: int
+    verification: Verification | None = None
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How the engine's process ended.
@@ -52,14 +76,14 @@ class Outcome:
         ready: whether the server had become ready.
         stopped: whether a stop signal had been passed on to it.
         seconds: time from its start to its end.
-        problem: why it was killed: what its tier started it from is damaged.
+        problem: why it was killed: what its tier started it from is damaged; ``None`` where it was not killed for that.
     """
 
     status: int
     ready: bool
     stopped: bool
     seconds: float
-    problem: str = ""
+    problem: str | None = None
 
     @property
     def signal(self) -> int:
@@ -128,38 +152,38 @@ class Supervisor:
 
     def run(
         self,
-        start: Callable[[], int],
+        start: Callable[[], Started],
         probe: ReadinessProbe | None,
         on_ready: Callable[[float], None],
-        verified: Callable[[], str | None] = lambda: "",
     ) -> Outcome:
         """Start the engine and return when it has ended.
 
         Args:
-            start: starts it, by ``spawn`` or otherwise, and returns its PID; it must be this process's child.
+            start: starts it, by ``spawn`` or otherwise.  A problem that the verification finds ends the engine, and the
+                server is not ready before the verification has ended.
             probe: how to see that the server is ready; ``None`` where that cannot be seen.
             on_ready: called once with the seconds since the engine's start when the server is ready.
-            verified: what is wrong with what the engine was started from, an empty string for nothing, ``None`` while
-                that is not known.  The server is not ready before it is; a problem ends the engine.
 
         Returns:
             How the engine ended, its status taken unchanged.
         """
         began = time.monotonic()
-        self.engine = start()
+        started = start()
+        self.engine, verification = started.pid, started.verification
+        verified = verification is None
         listening = ready = False
         status: int | None = None
-        problem: str | None = None
         while status is None:
             self._wait(probe if not ready else None)
-            if problem is None and not self._stopped:  # a stop signal ends the verification, too
-                problem = verified()
-                if problem:
+            if verification and not verified and not self._stopped:  # a stop signal ends the verification, too
+                verified = verification.poll()
+                if verification.problem:
                     os.kill(self.engine, signal.SIGKILL)
             if probe and probe.listening and not listening:
                 listening = True
                 self._timeline.event("engine.listening")
-            if probe and probe.ready and problem == "" and not ready:
+            sound = verified and not (verification and verification.problem)
+            if probe and probe.ready and sound and not ready:
                 ready = True
                 on_ready(time.monotonic() - began)
                 self._processes.step(now=True)
@@ -168,7 +192,8 @@ class Supervisor:
         if probe:
             probe.close()
         self.engine = 0
-        return Outcome(status, ready, bool(self._stopped), time.monotonic() - began, problem or "")
+        problem = verification.problem if verification else None
+        return Outcome(status, ready, bool(self._stopped), time.monotonic() - began, problem)
 
     def clear(self, seconds: float = 5.0) -> int:
         """End what a failed engine left behind, and return how many processes that were.

@@ -1,8 +1,8 @@
-"""The rungs of the start-up ladder, from the fastest down.  A new rung is a module here and a line in ``TIERS``."""
+"""The tiers of the start-up ladder, the fastest first.  A new tier is a module here and an entry in ``TIERS``."""
 
 from __future__ import annotations
 
-from .base import Declined, Tier
+from .base import Declined, Prepared, Tier
 from .plain import Plain
 from .preload.tier import Preload
 from .snapshot.tier import Snapshot
@@ -10,4 +10,4 @@ from .zygote.tier import Zygote
 
 TIERS: tuple[Tier, ...] = (Snapshot(), Zygote(), Preload(), Plain())
 
-__all__ = ["TIERS", "Declined", "Plain", "Preload", "Snapshot", "Tier", "Zygote"]
+__all__ = ["TIERS", "Declined", "Plain", "Preload", "Prepared", "Snapshot", "Tier", "Zygote"]

@@ -1,64 +1,72 @@
-"""What every tier answers."""
+"""What every tier answers: whether it can start the engine now, and with what."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from ..settings import Settings
-from ..supervision.supervisor import Supervisor
-from ..timeline import Timeline
+from ..settings import CLOSURE, Settings
+from ..supervision.supervisor import Started, Supervisor
 
 
 class Declined(Exception):
-    """A tier finds, while it starts the engine, that it cannot; the message says why, and nothing of it is left."""
+    """A tier cannot start the engine, or need not; the message is the reason, and no process of it is left."""
 
 
 class Tier(ABC):
-    """One way to start the unmodified engine."""
+    """One way to start the unmodified engine; has no state."""
 
     name: str
 
-    #: Whether the engine's files are read at the start: its imports, and what they load.
-    imports = True
-
     #: Whether its own process may find out that it must decline, and end with ``EXIT_DECLINED`` before the engine runs.
     may_decline_late = False
+
+    #: Whether the next tier is tried where the engine ends before it is ready.
+    may_fail = True
 
     def baked(self, settings: Settings) -> bool:
         """Return whether the image has this tier."""
         return self.name in settings.plan.tiers
 
     @abstractmethod
-    def decline(self, settings: Settings, supervisor: Supervisor) -> str:
-        """Return why this tier cannot or need not start the engine now, or an empty string if it can.
+    def check(self, settings: Settings, supervisor: Supervisor) -> Prepared:
+        """Return what starts the engine in this tier; starts nothing of the engine.
 
         Args:
             settings: what this start is to do.
-            supervisor: asks for it what may never be answered.
-        """
-
-    @abstractmethod
-    def command(self, settings: Settings) -> list[str]:
-        """Return the command line that starts the engine in this tier."""
-
-    def start(self, settings: Settings, supervisor: Supervisor, timeline: Timeline) -> int:
-        """Start the engine, and return its PID.
-
-        Args:
-            settings: what this start is to do.
-            supervisor: whose child the engine must be.
-            timeline: gets what this tier alone knows.
+            supervisor: runs questions that may never be answered in a process of their own.
 
         Raises:
-            Declined: this tier cannot; the next one may.
+            Declined: this tier cannot start the engine now, or need not.
         """
-        return supervisor.spawn(self.command(settings), self.environment(settings), settings.directory)
 
-    def verified(self) -> str | None:
-        """Return what is wrong with what the engine was started from, ``None`` while that is not known."""
-        return ""
 
-    def environment(self, settings: Settings) -> Mapping[str, str]:
-        """Return the environment that the command is started in: the engine's own, unless the tier needs another."""
-        return settings.environment
+@dataclass(frozen=True)
+class Prepared:
+    """A tier that has been checked and can start the engine.
+
+    Attributes:
+        tier: the tier.
+        command: the command line that starts the engine.
+        environment: the environment of the command.
+        directory: the working directory of the command.
+        prefetched: what prefetch reads of the image for this tier: the closure, which lists files, or a directory.
+    """
+
+    tier: Tier
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    directory: str
+    prefetched: str = CLOSURE
+
+    def start(self, supervisor: Supervisor) -> Started:
+        """Start the engine.
+
+        Args:
+            supervisor: the engine becomes its child.
+
+        Raises:
+            Declined: the tier cannot start it after all.
+        """
+        return Started(supervisor.spawn(self.command, self.environment, self.directory))

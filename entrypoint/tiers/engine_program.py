@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..settings import SCRIPT, Settings, is_interpreter
+from .base import Declined
 
 #: Exit code by which a script that runs the engine in its own process says that it cannot after all (EX_TEMPFAIL of
 #: sysexits.h): it has written the reason to the timeline, and done nothing of the engine's.
@@ -27,9 +28,16 @@ class Program:
     path: str
 
 
-def find(settings: Settings) -> Program | None:
-    """Return the engine's program if it is an interpreter with ``-m`` or a Python script, else ``None``."""
-    return locate(settings.command, settings.plan.python, settings.environment.get("PATH"))
+def find(settings: Settings) -> Program:
+    """Return the engine's program.
+
+    Raises:
+        Declined: it is neither an interpreter with ``-m`` nor a Python script.
+    """
+    program = locate(settings.command, settings.plan.python, settings.environment.get("PATH"))
+    if not program:
+        raise Declined(f"{settings.command[0]} is neither a Python script on PATH nor an interpreter with -m")
+    return program
 
 
 def locate(command: Sequence[str], python: str, search_path: str | None) -> Program | None:
@@ -50,11 +58,11 @@ def locate(command: Sequence[str], python: str, search_path: str | None) -> Prog
             first = file.readline()
     except OSError:
         return None  # executable, not readable: no script of ours to run
-    words = os.fsdecode(first.removeprefix(b"#!")).split()
+    interpreter = os.fsdecode(first.removeprefix(b"#!")).split()
     if not first.startswith(b"#!") or b"python" not in first:
         return None
     # The script's own interpreter by its own name, which is what the engine would see as sys.executable.
-    own = words[0] if len(words) == 1 and os.access(words[0], os.X_OK) else python
+    own = interpreter[0] if len(interpreter) == 1 and os.access(interpreter[0], os.X_OK) else python
     return Program(own, path)
 
 
@@ -69,22 +77,12 @@ def command_line(interpreter: str, program: str, arguments: Sequence[str]) -> li
     return [interpreter, *arguments] if is_interpreter(program) else [interpreter, program, *arguments]
 
 
-def missing_reason(settings: Settings) -> str:
-    """Return why there is no program to run in another script's process, in words for a tier that declines."""
-    return f"{settings.command[0]} is neither a Python script on PATH nor an interpreter with -m"
-
-
-def wrap_command(command: str, settings: Settings) -> list[str]:
+def wrap_command(command: str, settings: Settings, program: Program) -> list[str]:
     """Return the command line by which a command of this package runs the engine's own program in its process.
 
     Args:
-        command: it takes the timeline's path, the program's path, and the program's arguments.
-        settings: this start; its program has been found.
-
-    Raises:
-        FileNotFoundError: it is gone since.
+        command: it takes the path of the timeline, the path of the program, and the arguments of the program.
+        settings: this start.
+        program: the engine's.
     """
-    found = find(settings)
-    if not found:
-        raise FileNotFoundError(missing_reason(settings))
-    return [found.interpreter, SCRIPT, command, settings.timeline, found.path, *settings.command[1:]]
+    return [program.interpreter, SCRIPT, command, settings.timeline, program.path, *settings.command[1:]]

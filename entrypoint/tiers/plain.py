@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from ..settings import Settings
 from ..supervision.supervisor import Supervisor
-from .base import Tier
+from .base import Prepared, Tier
 
 
 class Plain(Tier):
     """Executes exactly the engine's own command line."""
 
     name = "plain"
+    may_fail = False
 
     def baked(self, settings: Settings) -> bool:
-        """Every image has it, whatever its plan says."""
+        """Every image has it, even one whose plan does not name it."""
         return True
 
-    def decline(self, settings: Settings, supervisor: Supervisor) -> str:
-        """Never decline: this is what the user would have run without us."""
-        return ""
-
-    def command(self, settings: Settings) -> list[str]:
-        """Return the engine's own command line."""
-        return settings.command
+    def check(self, settings: Settings, supervisor: Supervisor) -> Prepared:
+        """Never decline: this is what the user would have run without warmimage."""
+        return Prepared(self, settings.command, settings.environment, settings.directory)

@@ -141,7 +141,7 @@ def _of_model(model: weights.Model) -> Found:
     problems = model.skipped
     if not (model.weights or model.skipped or model.declined):
         problems = (f"no weights in {model.directory}",)
-    return Found(model.files, problems, model.declined)
+    return Found(model.files, problems, model.declined or "")
 
 
 def _joined(parts: Sequence[Found]) -> Found:

@@ -24,9 +24,9 @@ OPENCV = Contract(
 
 
 def test_the_containers_own_value_is_no_change() -> None:
-    assert OPENCV.conflict({"LD_LIBRARY_PATH": "/driver", "PATH": "/bin"}) == ""
+    assert OPENCV.conflict({"LD_LIBRARY_PATH": "/driver", "PATH": "/bin"}) is None
     assert OPENCV.with_import_effects({"LD_LIBRARY_PATH": "/driver"})["LD_LIBRARY_PATH"] == "/cv2:/driver"
-    assert OPENCV.conflict({"LD_LIBRARY_PATH": "/cv2:/driver", "PATH": "/bin"}) == "", (
+    assert OPENCV.conflict({"LD_LIBRARY_PATH": "/cv2:/driver", "PATH": "/bin"}) is None, (
         "as the engine's processes have it"
     )
 
@@ -37,7 +37,7 @@ def test_another_value_gets_the_imports_part_too() -> None:
 
 
 def test_another_value_is_a_change_where_it_names_libraries(tmp_path: Path) -> None:
-    assert OPENCV.conflict({"LD_LIBRARY_PATH": str(tmp_path), "PATH": "/bin"}) == ""
+    assert OPENCV.conflict({"LD_LIBRARY_PATH": str(tmp_path), "PATH": "/bin"}) is None
     (tmp_path / "libz.so.1").touch()
     reason = f"LD_LIBRARY_PATH names {tmp_path}, where libraries lie, at one time and not at the other"
     assert OPENCV.conflict({"LD_LIBRARY_PATH": str(tmp_path), "PATH": "/bin"}) == reason
@@ -52,7 +52,7 @@ def test_what_the_imports_made_of_other_variables_is_made_again_when_those_chang
 
 def test_what_was_hidden_from_the_imports_may_change() -> None:
     variables = {"LD_LIBRARY_PATH": "/driver", "PATH": "/bin"}
-    assert OPENCV.conflict({**variables, "CUDA_VISIBLE_DEVICES": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "0"}) == ""
+    assert OPENCV.conflict({**variables, "CUDA_VISIBLE_DEVICES": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "0"}) is None
 
 
 def test_pools_are_sized_anew_for_another_number_of_processors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_damaged_closure_costs_the_server_nothing(image: Image) -> None:
 
 def test_fault_of_ours_before_the_start_leaves_the_engines_own_command(image: Image) -> None:
     with (image.entrypoint / "tiers" / "preload" / "tier.py").open("a") as file:
-        file.write("\nPreload.decline = lambda *_arguments: 1 / 0\n")
+        file.write("\nPreload.check = lambda *_arguments: 1 / 0\n")
     shutil.rmtree(image.entrypoint / "tiers" / "preload" / "__pycache__")
     ended = image.run(image.mark, "out:served", "end:3")
     assert (ended.code, ended.out, image.started) == (3, b"served\n", ["plain"])

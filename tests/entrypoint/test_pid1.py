@@ -115,7 +115,7 @@ reset = supervisor.reset_signals
 supervisor.reset_signals = lambda: (time.sleep(0.5), reset())
 pid1 = supervisor.Supervisor(timeline.Timeline("", "supervisor"))
 stop = subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -TERM {os.getpid()}"])
-spawn = lambda: pid1.spawn(["sleep", "20"], dict(os.environ), "/")
+spawn = lambda: supervisor.Started(pid1.spawn(["sleep", "20"], dict(os.environ), "/"))
 outcome = pid1.run(spawn, None, lambda seconds: None)
 print(outcome.code, outcome.stopped)
 """

@@ -90,8 +90,8 @@ def test_a_snapshot_fits_where_it_was_captured_and_survives_its_file(
     (directory / NAME).write_text(manifest.to_json())
     again = Manifest.of(read(str(directory)))
     assert again == manifest
-    assert again.mismatch(VARIABLES, PYTHON, closure) == ""
-    assert again.tables_problem(str(directory)) == ""
+    assert again.mismatch(VARIABLES, PYTHON, closure) is None
+    assert again.tables_problem(str(directory)) is None
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": 2}', '{"schema": 3}'])
@@ -165,13 +165,13 @@ def test_another_mapped_file_is_named(manifest: Manifest, closure: str, library:
 def test_the_same_file_with_another_time_is_the_same(manifest: Manifest, closure: str, library: Path) -> None:
     """As builders that rewrite times leave it."""
     os.utime(library, (1, 1))
-    assert manifest.mismatch(VARIABLES, PYTHON, closure) == ""
+    assert manifest.mismatch(VARIABLES, PYTHON, closure) is None
 
 
 @restores_here
 @pytest.mark.parametrize("kernel", ["3.10.0-1160.el7", "999.1.0-next"])
 def test_another_kernel_does_not_matter(manifest: Manifest, closure: str, kernel: str) -> None:
-    assert replace(manifest, kernel=kernel).mismatch(VARIABLES, PYTHON, closure) == ""
+    assert replace(manifest, kernel=kernel).mismatch(VARIABLES, PYTHON, closure) is None
 
 
 def test_a_sample_sees_both_ends_and_every_byte_of_a_small_file(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_damaged_tables_are_found_before_the_restore(manifest: Manifest, directo
 
 def test_page_data_is_not_read_before_the_restore(manifest: Manifest, directory: Path) -> None:
     flip(directory / MEMORY, TABLES)
-    assert manifest.tables_problem(str(directory)) == "", "that is found beside the start"
+    assert manifest.tables_problem(str(directory)) is None, "that is found beside the start"
 
 
 LOCALE_UNSET = {name: VARIABLES[name] for name in ("HOME", "PATH")}
@@ -233,23 +233,26 @@ LOCALE_UNSET = {name: VARIABLES[name] for name in ("HOME", "PATH")}
 @pytest.mark.parametrize(
     ("variables", "phrase"),
     [
-        ({**VARIABLES, "UNREAD": "1"}, ""),
-        ({**VARIABLES, "HF_HUB_OFFLINE": "1"}, ""),  # derived again
+        ({**VARIABLES, "UNREAD": "1"}, None),
+        ({**VARIABLES, "HF_HUB_OFFLINE": "1"}, None),  # derived again
         ({**VARIABLES, "TOKEN": "hf_secret"}, "TOKEN has changed since some.client read it"),
         ({**VARIABLES, "LD_PRELOAD": "/x.so"}, "LD_PRELOAD names /x.so"),
         ({**VARIABLES, "GLIBC_TUNABLES": "1"}, "GLIBC_TUNABLES has changed since native code read it"),
-        (LOCALE_UNSET, ""),  # the interpreter itself sets LC_CTYPE then
+        (LOCALE_UNSET, None),  # the interpreter itself sets LC_CTYPE then
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_the_environment_is_compared_by_what_was_read(
-    manifest: Manifest, closure: str, variables: dict[str, str], phrase: str
+    manifest: Manifest, closure: str, variables: dict[str, str], phrase: str | None
 ) -> None:
     found = manifest.mismatch(variables, PYTHON, closure)
+    if phrase is None:
+        assert found is None
+        return
+    assert found
     assert phrase in found
-    assert bool(found) == bool(phrase)
     assert "hf_secret" not in found, "values may be secret"
-    assert not found or "warmimage.yaml" in found, "it says what to do"
+    assert "warmimage.yaml" in found, "it says what to do"
 
 
 @pytest.mark.parametrize(
@@ -270,12 +273,12 @@ def test_what_native_code_read_when_it_was_loaded_holds_for_a_restored_process_a
     for before, after in ((VARIABLES, {**VARIABLES, name: "1"}), ({**VARIABLES, name: "2"}, VARIABLES)):
         contract = Contract(before, {})
         assert f"{name} has changed since native code read it" in contract.conflict(after, restored=True)
-        assert contract.conflict(after) == "", "an engine may set it for a child, as it always could"
+        assert contract.conflict(after) is None, "an engine may set it for a child, as it always could"
 
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOMP_CPU_AFFINITY"])
 def test_what_is_derived_again_may_differ(name: str) -> None:
-    assert Contract(VARIABLES, READS).conflict({**VARIABLES, name: "1"}, restored=True) == ""
+    assert Contract(VARIABLES, READS).conflict({**VARIABLES, name: "1"}, restored=True) is None
 
 
 def test_what_is_captured_sees_the_images_own_variables_alone() -> None:
@@ -337,7 +340,7 @@ def test_ordinary_memory_is_not_refused() -> None:
         Mapping(0x7F0000001000, 0x7F0000002000, "rw-p", 0, ""),
         Mapping(0x7FFE00000000, 0x7FFE00001000, "r-xp", 0, "[vdso]", frozenset({"dc", "io"})),
     ]
-    assert refusal(ordinary) == ""
+    assert refusal(ordinary) is None
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")

@@ -95,7 +95,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 def test_nothing_is_found_where_nothing_has_changed(directory: Path) -> None:
-    assert problem(str(directory)) == ""
+    assert problem(str(directory)) is None
 
 
 @pytest.mark.parametrize("name", DAMAGE)
@@ -107,7 +107,7 @@ def test_each_damage_is_found_and_named(directory: Path, name: str) -> None:
 
 def test_the_same_content_with_another_time_is_the_same_file(directory: Path, module: Path) -> None:
     os.utime(module, (9999, 9999))
-    assert problem(str(directory)) == ""
+    assert problem(str(directory)) is None
 
 
 def test_where_times_do_not_tell_the_content_decides(directory: Path, module: Path, others: list[str]) -> None:
@@ -116,7 +116,7 @@ def test_where_times_do_not_tell_the_content_decides(directory: Path, module: Pa
     for name in (str(module), *others):
         os.utime(name, (1, 1))
     record(str(directory), [str(module), *others])
-    assert problem(str(directory)) == ""
+    assert problem(str(directory)) is None
     patch(module, text.replace("True", "None"), 1)
     assert MODULE_DIFFERS in problem(str(directory)), "it has the size and the time of the capture"
 
@@ -124,7 +124,7 @@ def test_where_times_do_not_tell_the_content_decides(directory: Path, module: Pa
 def test_where_times_tell_they_save_the_reading(directory: Path, module: Path) -> None:
     """What this costs is written down here: a file of the same size and time passes for the same."""
     patch(module, module.read_text().replace("True", "None"), 1000)
-    assert problem(str(directory)) == ""
+    assert problem(str(directory)) is None
 
 
 # --- The process beside the engine's start --------------------------------------------------------------------------
@@ -158,24 +158,27 @@ def fork_server(directory: Path, children: list[int]) -> Verification:
 
 
 def answer(verification: Verification, seconds: float = 20) -> str | None:
+    """Wait for the end of the verification, and return the problem that it has found."""
     deadline = time.monotonic() + seconds
-    while (found := verification.answer()) is None and time.monotonic() < deadline:
+    while not verification.poll():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    return found
+    return verification.problem
 
 
 def test_the_process_gives_the_same_answer(directory: Path, children: list[int]) -> None:
-    assert answer(fork_server(directory, children)) == ""
+    assert answer(fork_server(directory, children)) is None
     flip(directory / MEMORY, BLOCK)
     found = answer(fork_server(directory, children))
-    assert found == problem(str(directory)) != ""
+    assert found
+    assert found == problem(str(directory))
 
 
 def test_nobody_waits_for_it(directory: Path, children: list[int]) -> None:
     (directory / MEMORY).unlink()
     os.mkfifo(directory / MEMORY)  # to open it for reading takes a writer: as a volume that hangs
     began = time.monotonic()
-    assert fork_server(directory, children).answer() is None
+    assert not fork_server(directory, children).poll()
     assert time.monotonic() - began < 5
 
 

@@ -1,4 +1,4 @@
-"""Tier ``preload``: the engine starts normally, its native libraries loading beside its first imports."""
+"""Tier ``preload``: the engine starts normally, its native libraries loading during its first imports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from ...settings import CLOSURE, Settings
 from ...supervision.supervisor import Supervisor
 from .. import engine_program
-from ..base import Tier
+from ..base import Declined, Prepared, Tier
 
 
 class Preload(Tier):
@@ -15,14 +15,11 @@ class Preload(Tier):
 
     name = "preload"
 
-    def decline(self, settings: Settings, supervisor: Supervisor) -> str:
+    def check(self, settings: Settings, supervisor: Supervisor) -> Prepared:
         """Decline a start that ends at once, and an image without a recorded closure."""
         if settings.quick:
-            return f"{settings.quick} ends before anything is worth preloading"
+            raise Declined(f"{settings.quick} ends before anything is worth preloading")
         if not os.path.exists(CLOSURE):
-            return f"the image has no {CLOSURE}"
-        return "" if engine_program.find(settings) else engine_program.missing_reason(settings)
-
-    def command(self, settings: Settings) -> list[str]:
-        """Return ``launch`` in front of the engine's own command line, its program's path resolved."""
-        return engine_program.wrap_command("launch", settings)
+            raise Declined(f"the image has no {CLOSURE}")
+        command = engine_program.wrap_command("launch", settings, engine_program.find(settings))
+        return Prepared(self, command, settings.environment, settings.directory)

@@ -51,8 +51,8 @@ def record(directory: str, files: Iterable[str]) -> None:
         json.dump(data, file)
 
 
-def problem(directory: str) -> str:
-    """Return what is not as it was at the capture, or an empty string."""
+def problem(directory: str) -> str | None:
+    """Return what is not as it was at the capture; ``None`` for nothing."""
     try:
         with open(os.path.join(directory, NAME), encoding="utf-8") as file:
             checks = json.load(file)
@@ -67,7 +67,7 @@ def problem(directory: str) -> str:
                 return f"{identity.path} is not the file of the capture"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"it cannot be verified: {error!r}"
-    return ""
+    return None
 
 
 class Verification:
@@ -77,39 +77,44 @@ class Verification:
         supervisor: whose helper it becomes.
         directory: the snapshot's.
 
+    Attributes:
+        problem: what it has found; ``None`` where it has found nothing, or has not ended.
+
     Raises:
         OSError: no process can be made.
     """
 
     def __init__(self, supervisor: Supervisor, directory: str) -> None:
+        self.problem: str | None = None
         self._text = b""
-        self._answer: str | None = None
+        self._ended = False
         self._pipe, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
         def work(timeline: Timeline) -> None:
             began = time.monotonic()
             found = problem(directory)
             timeline.event("snapshot.verified", seconds=round(time.monotonic() - began, 3), problem=found)
-            os.write(write_end, f"+{found}".encode(errors="backslashreplace")[:4096])
+            os.write(write_end, f"+{found or ''}".encode(errors="backslashreplace")[:4096])
 
         try:
             supervisor.helper("verification", work)
         finally:
             os.close(write_end)
 
-    def answer(self) -> str | None:
-        """Return the problem, an empty string where there is none; ``None`` while the process has not ended."""
-        while self._answer is None:
+    def poll(self) -> bool:
+        """Return whether the process has ended; ``problem`` has what it found then."""
+        while not self._ended:
             try:
                 block = os.read(self._pipe, 4096)
             except BlockingIOError:
-                return None
+                return False
             self._text += block
             if not block:
                 os.close(self._pipe)
-                text = self._text.decode()
-                self._answer = text.removeprefix("+") if text else "it cannot be verified: that process was killed"
-        return self._answer
+                killed = "it cannot be verified: that process was killed"
+                self.problem = (self._text.decode().removeprefix("+") or None) if self._text else killed
+                self._ended = True
+        return True
 
 
 def _is_whole(path: str, blocks: list[int]) -> bool:

@@ -95,8 +95,8 @@ class Manifest:
         data["accelerator"] = Accelerator.of(data["accelerator"])
         return cls(**data)
 
-    def mismatch(self, variables: Mapping[str, str], python: str, closure: str = CLOSURE) -> str:
-        """Return why this snapshot cannot be restored here and now, or an empty string.
+    def mismatch(self, variables: Mapping[str, str], python: str, closure: str = CLOSURE) -> str | None:
+        """Return why this snapshot cannot be restored here and now; ``None`` if it can.
 
         Args:
             variables: the engine's environment.
@@ -123,8 +123,8 @@ class Manifest:
             return f"{changed} is not the file that it was captured with"
         return self.contract.conflict(variables, restored=True)
 
-    def host_mismatch(self, machine: str, features: Sequence[str]) -> str:
-        """Return why a host's processor cannot restore this snapshot, or an empty string.
+    def host_mismatch(self, machine: str, features: Sequence[str]) -> str | None:
+        """Return why a host's processor cannot restore this snapshot; ``None`` if it can.
 
         Args:
             machine: its architecture, as ``uname -m`` names it.
@@ -137,10 +137,10 @@ class Manifest:
         absent = sorted(set(self.cpu_features) - set(features))
         if absent:
             return f"this CPU lacks {', '.join(absent[:5])}{' and others' if len(absent) > 5 else ''}"
-        return ""
+        return None
 
-    def tables_problem(self, directory: str) -> str:
-        """Return what is wrong with the snapshot file's length, header and tables, or an empty string."""
+    def tables_problem(self, directory: str) -> str | None:
+        """Return what is wrong with the snapshot file's length, header and tables; ``None`` for nothing."""
         path = os.path.join(directory, MEMORY)
         try:
             with open(path, "rb", buffering=0) as file:
@@ -150,7 +150,7 @@ class Manifest:
             return f"{path} cannot be read: {error.strerror}"
         if size != self.bytes:
             return f"{path} has {size} bytes, and had {self.bytes}"
-        return "" if zlib.crc32(tables) == self.tables else f"{path} is damaged"
+        return None if zlib.crc32(tables) == self.tables else f"{path} is damaged"
 
 
 def _is_same(identity: Identity) -> bool:

@@ -121,8 +121,8 @@ def mappings(pid: int | str) -> list[Mapping]:
     return found
 
 
-def refusal(found: Sequence[Mapping]) -> str:
-    """Return why a process with these mappings cannot be captured, or an empty string."""
+def refusal(found: Sequence[Mapping]) -> str | None:
+    """Return why a process with these mappings cannot be captured; ``None`` if it can."""
     forbidden = {
         "ht": "huge pages of hugetlbfs",
         "ss": "a shadow stack",
@@ -144,7 +144,7 @@ def refusal(found: Sequence[Mapping]) -> str:
             return f"it shares memory: {mapping.path or 'an anonymous mapping'}"
         if mapping.start < _OWN.stop and mapping.end > _OWN.start:
             return f"it has memory where the restorer works: {mapping.start:x}"
-    return ""
+    return None
 
 
 @dataclass

@@ -7,15 +7,15 @@ import select
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ...settings import SNAPSHOT, Settings
 from ...supervision import bounded_call
-from ...supervision.supervisor import Supervisor
-from ...timeline import Timeline
+from ...supervision.supervisor import Started, Supervisor
 from .. import engine_program
-from ..base import Declined
+from ..base import Declined, Prepared, Tier
 from ..engine_program import EXIT_DECLINED
-from ..zygote.tier import Zygote
+from ..zygote.tier import check_choice
 from . import manifest, native
 from .integrity import Verification
 from .manifest import MEMORY, Manifest
@@ -37,65 +37,56 @@ _FALLBACK = f"raise SystemExit({EXIT_DECLINED})"
 _NOT_LOADED = "the dynamic loader has not run the restorer (LD_PRELOAD is ignored here)"
 
 
-class Snapshot(Zygote):
+class Snapshot(Tier):
     """Restores the interpreter that was captured when the image was built, or on this node."""
 
     name = "snapshot"
-    imports = False
-
-    def __init__(self) -> None:
-        self._verification: Verification | None = None
+    may_decline_late = True
 
     def baked(self, settings: Settings) -> bool:
         """Return whether the image has a snapshot, or may find one on its node."""
         return super().baked(settings) or settings.snapshot != SNAPSHOT
 
-    def decline(self, settings: Settings, supervisor: Supervisor) -> str:
+    def check(self, settings: Settings, supervisor: Supervisor) -> Restore:
         """Decline what the zygote declines, and a snapshot that does not fit image, host or environment."""
-        reason = self.choice(settings)
-        found = engine_program.find(settings)
-        if reason or not found:
-            return reason or engine_program.missing_reason(settings)
-        try:
-            made = _load(settings.snapshot, supervisor)
-            return made.mismatch(settings.environment, found.interpreter) or made.tables_problem(settings.snapshot)
-        except Declined as error:
-            return str(error)
+        check_choice(settings)
+        program = engine_program.find(settings)
+        found = _load(settings.snapshot, supervisor)
+        reason = found.mismatch(settings.environment, program.interpreter) or found.tables_problem(settings.snapshot)
+        if reason:
+            raise Declined(reason)
+        return Restore(
+            tier=self,
+            command=[program.path, *settings.command[1:]],
+            environment=_with_restorer(settings.environment),
+            directory=settings.directory,
+            prefetched=settings.snapshot,
+            interpreter=program.interpreter,
+            timeline=settings.timeline,
+        )
 
-    def environment(self, settings: Settings) -> Mapping[str, str]:
-        """Return the engine's environment, with the restorer in place of the container's own ``LD_PRELOAD``."""
-        own = settings.environment
-        preload = {OWN_PRELOAD: own["LD_PRELOAD"]} if "LD_PRELOAD" in own else {}
-        return {**own, **preload, "LD_PRELOAD": native.path(native.RESTORE)}
 
-    def start(self, settings: Settings, supervisor: Supervisor, timeline: Timeline) -> int:
-        """Execute the restorer, wait until Python runs in the restored process, and return its PID.
+@dataclass(frozen=True)
+class Restore(Prepared):
+    """A snapshot that fits; ``command`` is what the restored process becomes.
+
+    Attributes:
+        interpreter: path of the engine's interpreter.
+        timeline: path of the timeline.
+    """
+
+    interpreter: str = field(kw_only=True)
+    timeline: str = field(kw_only=True)
+
+    def start(self, supervisor: Supervisor) -> Started:
+        """Execute the restorer, and wait until Python runs in the restored process.
 
         Raises:
-            Declined: it was not restored; nothing of it is left.
+            Declined: it was not restored, and has ended.
         """
-        found = engine_program.find(settings)
-        if not found:
-            raise Declined(engine_program.missing_reason(settings))
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
-            os.set_inheritable(write_end, True)
-            command = [
-                found.interpreter,
-                "-I",
-                "-S",
-                "-c",
-                _FALLBACK,
-                native.path(native.RESTORE),
-                os.path.join(settings.snapshot, MEMORY),
-                # Its own number, and the count of executions: the restorer raises the last digit.
-                f"{write_end}/0",
-                str(write_end),
-                settings.timeline,
-                found.path,
-                *settings.command[1:],
-            ]
-            pid = supervisor.spawn(command, self.environment(settings), settings.directory)
+            pid = supervisor.spawn(self._restorer(write_end), self.environment, self.directory)
             os.close(write_end)
             write_end = -1
             _await_report(pid, read_end, supervisor)
@@ -104,15 +95,34 @@ class Snapshot(Zygote):
             if write_end >= 0:
                 os.close(write_end)
         try:
-            self._verification = Verification(supervisor, settings.snapshot)
+            return Started(pid, Verification(supervisor, self.prefetched))
         except OSError as error:
             _end(pid)
             raise Declined(f"it cannot be verified: {error}") from None
-        return pid
 
-    def verified(self) -> str | None:
-        """Return what the process that verifies the snapshot beside the engine's start has found."""
-        return self._verification.answer() if self._verification else ""
+    def _restorer(self, report: int) -> list[str]:
+        """Return the command line that the restorer takes; ``report`` is the fd that it reports to."""
+        os.set_inheritable(report, True)
+        return [
+            self.interpreter,
+            "-I",
+            "-S",
+            "-c",
+            _FALLBACK,
+            native.path(native.RESTORE),
+            os.path.join(self.prefetched, MEMORY),
+            # Its own number, and the count of executions: the restorer raises the last digit.
+            f"{report}/0",
+            str(report),
+            self.timeline,
+            *self.command,
+        ]
+
+
+def _with_restorer(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the engine's environment with the restorer in place of the container's own ``LD_PRELOAD``."""
+    preload = {OWN_PRELOAD: environment["LD_PRELOAD"]} if "LD_PRELOAD" in environment else {}
+    return {**environment, **preload, "LD_PRELOAD": native.path(native.RESTORE)}
 
 
 def _load(directory: str, supervisor: Supervisor) -> Manifest:

@@ -102,12 +102,11 @@ class ForkSafety:
             self.threads[module] = ", ".join(native[self._native :])
         self._native = len(native)
 
-    def reason(self) -> str:
-        """Return what of all this is still there, and which module brought it, or an empty string."""
+    def reason(self) -> str | None:
+        """Return why this process cannot be forked, with the modules that brought the reasons; ``None`` if it can."""
         there = [f"{rule} {found}" for rule, find in _RULES.items() for found in find()]
-        return ", ".join(
-            f"{offence} (import of {self.violations.get(offence, 'an unknown module')})" for offence in there
-        )
+        reasons = [f"{offence} (import of {self.violations.get(offence, 'an unknown module')})" for offence in there]
+        return ", ".join(reasons) or None
 
 
 def _footprint() -> tuple[int, int, int]:

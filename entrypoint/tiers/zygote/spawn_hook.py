@@ -85,8 +85,8 @@ class SpawnHook:
         say(f"spawned a new interpreter instead of forking: {reason}")
         return pid
 
-    def _declined(self, rest: Sequence[Any]) -> str:
-        """Return why the fork server must not be asked, or an empty string."""
+    def _declined(self, rest: Sequence[Any]) -> str | None:
+        """Return why the fork server must not be asked; ``None`` if it may be."""
         if self._fork_server.ended:
             return "the fork server is gone"
         if not self._fork_server.mine:

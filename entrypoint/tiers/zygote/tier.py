@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from ...closure import Closure
 from ...settings import Settings
 from ...supervision.supervisor import Supervisor
 from .. import engine_program
-from ..base import Tier
+from ..base import Declined, Prepared, Tier
 
 #: The start method of ``multiprocessing`` that the fork server stands in for.
 _SPAWN = "spawn"
@@ -21,32 +20,29 @@ class Zygote(Tier):
     name = "zygote"
     may_decline_late = True
 
-    def decline(self, settings: Settings, supervisor: Supervisor) -> str:
-        """Decline what the user has chosen themselves, a start that ends at once, and an image without a closure."""
+    def check(self, settings: Settings, supervisor: Supervisor) -> Prepared:
+        """Decline a start that ends at once, the user's own start method, and an image without a closure."""
         closure = Closure.read()
         if not closure.modules:
-            return f"the image has no closure ({closure.reason})"
-        return self.choice(settings) or (
-            "" if engine_program.find(settings) else engine_program.missing_reason(settings)
-        )
+            raise Declined(f"the image has no closure ({closure.reason})")
+        check_choice(settings)
+        command = engine_program.wrap_command("zygote", settings, engine_program.find(settings))
+        environment = dict(settings.environment)
+        if closure.preload:  # the libraries that the engine preloads into its processes
+            own = environment.get("LD_PRELOAD", "")
+            environment["LD_PRELOAD"] = os.pathsep.join(filter(None, (closure.preload, own)))
+        return Prepared(self, command, environment, settings.directory)
 
-    def choice(self, settings: Settings) -> str:
-        """Return which argument or variable of the user's decides against this tier, or an empty string."""
-        if settings.quick:
-            return f"{settings.quick} ends before an import is worth sharing"
-        variable = settings.engine.start_method_variable
-        method = settings.environment.get(variable, _SPAWN) if variable else _SPAWN
-        # The fork server answers every spawn, so that choice changes nothing.
-        return "" if method == _SPAWN else f"{variable}={method} is the user's own choice of a start method"
 
-    def command(self, settings: Settings) -> list[str]:
-        """Return ``zygote`` in front of the engine's own command line, its program's path resolved."""
-        return engine_program.wrap_command("zygote", settings)
+def check_choice(settings: Settings) -> None:
+    """See that no argument or variable of the user decides against forked processes.
 
-    def environment(self, settings: Settings) -> Mapping[str, str]:
-        """Return the engine's environment with the libraries that the engine preloads into its processes."""
-        preload = Closure.read().preload
-        if not preload:
-            return settings.environment
-        own = settings.environment.get("LD_PRELOAD", "")
-        return {**settings.environment, "LD_PRELOAD": os.pathsep.join(filter(None, (preload, own)))}
+    Raises:
+        Declined: one does; the reason names it.
+    """
+    if settings.quick:
+        raise Declined(f"{settings.quick} ends before an import is worth sharing")
+    variable = settings.engine.start_method_variable
+    method = settings.environment.get(variable, _SPAWN) if variable else _SPAWN
+    if method != _SPAWN:  # the fork server answers every spawn, so that choice changes nothing
+        raise Declined(f"{variable}={method} is the user's own choice of a start method")
