@@ -56,6 +56,7 @@ class LoadingPlan(Part):
     preferred_weights: tuple[str, ...] = ()
     unread_formats: dict[str, str] = field(default_factory=dict)
     modelscope_variable: str = ""
+    modelscope_values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import cast
 
 from docker.models.containers import Container
 
+from .. import engines
 from ..docker_api import archive as streams
 from ..docker_api import daemon
 from ..entrypoint.startup.compile_caches import FOLDER_NAME
@@ -27,14 +28,8 @@ def wanted(plan: Plan, model_dir: Path | None) -> bool:
 
 
 def starts(plan: Plan) -> int:
-    """Return how many starts it takes to have every compile cache; 0 where the engine keeps none.
-
-    Two where Triton compiles: a start that finds compiled graphs keeps Triton's kernels elsewhere than one that has
-    compiled the graphs itself.
-    """
-    if not plan.engine.caches:
-        return 0
-    return 2 if "triton" in plan.engine.caches else 1
+    """Return how many starts it takes to fill all compile caches; 0 if the engine keeps none."""
+    return engines.get(plan.engine.name).cache_starts.get(plan.accelerator, 1) if plan.engine.caches else 0
 
 
 def collect(container: Container, plan: Plan, directory: Path) -> CachesPlan:

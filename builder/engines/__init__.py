@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from ..errors import ConfigError
-from .adapter import EngineAdapter, Loading
+from .adapter import EngineAdapter, Loading, Parallelism
 from .sglang import SGLANG
 from .transformers import TRANSFORMERS
 from .vllm import VLLM
@@ -22,7 +22,7 @@ GROUP = "warmimage.engines"
 
 _SHIPPED = (TRANSFORMERS, VLLM, SGLANG)
 
-__all__ = ["EngineAdapter", "Loading", "adapters", "get", "names"]
+__all__ = ["EngineAdapter", "Loading", "Parallelism", "adapters", "get", "names"]
 
 
 def names() -> tuple[str, ...]:

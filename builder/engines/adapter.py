@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-#: Folder in the image whose entries, named as the model is served, link to the model.
+#: Directory in the image whose entries, named as the model is served, link to the model.
 SERVED_DIRECTORY = "/opt/warmimage/served"
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How an engine is told which model to load and how, so that its files can be read ahead of it.
+    """The arguments and variables that choose the engine's model, so that its files can be read ahead.
 
     Attributes:
         model_flags: flags that name another model: a path, or a name at a hub.
         revision_flags: flags that name the hub's branch, tag or commit.
-        cache_flags: flags that name the cache folder of the hub's client.
+        cache_flags: flags that name the cache directory of the hub's client.
         format_flags: flags that name the load format.
         preferred_weights: patterns of weights that the format ``auto`` takes before all others.
         unread_formats: load formats that read no weights through the page cache, and why, in a few words.
-        modelscope_variable: the variable by which the engine asks ModelScope instead of the Hugging Face Hub.
+        modelscope_variable: the variable that switches from the Hugging Face Hub to ModelScope.
+        modelscope_values: its values that do so, in lower case; the engine ignores case.
     """
 
     model_flags: tuple[str, ...] = ()
@@ -30,6 +31,22 @@ class Loading:
     preferred_weights: tuple[str, ...] = ()
     unread_formats: Mapping[str, str] = field(default_factory=dict)
     modelscope_variable: str = ""
+    modelscope_values: tuple[str, ...] = ("true", "1", "yes", "y")
+
+
+@dataclass(frozen=True)
+class Parallelism:
+    """The arguments that decide how many GPUs one server uses.  A flag has several names.
+
+    Attributes:
+        factors: flags whose values multiply: tensor and pipeline parallelism.
+        replicas: flags for the number of data-parallel ranks in one server.  The first flag with a value counts.
+        sharing_flag: with this flag, data-parallel ranks share the GPUs of tensor parallelism.
+    """
+
+    factors: tuple[tuple[str, ...], ...] = ()
+    replicas: tuple[tuple[str, ...], ...] = ()
+    sharing_flag: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,10 +81,14 @@ class EngineAdapter:
         kernels_at_import: accelerators on which imports pick native code by the CPU: a snapshot is of that CPU then.
         native_libraries: shared objects that use no Python, as patterns relative to ``sys.path`` entries, that may be
             opened before the imports.
-        shared_memory: bytes of ``/dev/shm`` that the engine's processes want; 0 when they share none.
+        shared_memory: bytes of ``/dev/shm`` that the engine's processes need; 0 if they share none.
+        parallelism: arguments that decide how many GPUs one server uses.
+        metrics_path: HTTP path of the engine's Prometheus metrics; empty if it has none.
+        metrics_flag: the flag without which the engine does not serve them; empty if it always does.
         caches: per accelerator, what the engine compiles and keeps, by names of ours: the variable that says where, the
             folder where it is not set, and a folder below either.  ``<home>``, ``<cache>`` (``XDG_CACHE_HOME``) and
             ``<user>`` stand for those of the container.
+        cache_starts: per accelerator, how many starts it takes to fill all caches; 1 if not given.
         start_methods: the ``multiprocessing`` start methods that the engine accepts; empty when it starts no process.
         start_method_variable: the variable by which it takes one, or an empty string.
     """
@@ -93,7 +114,11 @@ class EngineAdapter:
     native_libraries: tuple[str, ...] = ()
     kernels_at_import: tuple[str, ...] = ()
     shared_memory: int = 0
+    parallelism: Parallelism = Parallelism()
+    metrics_path: str = ""
+    metrics_flag: str = ""
     caches: Mapping[str, Mapping[str, tuple[str, str, str]]] = field(default_factory=dict)
+    cache_starts: Mapping[str, int] = field(default_factory=dict)
     start_methods: tuple[str, ...] = ()
     start_method_variable: str = ""
 
@@ -123,6 +148,10 @@ CUDA_CACHES = {
     "tvm_ffi": ("TVM_FFI_CACHE_DIR", "<cache>/tvm-ffi", ""),
     "cuda": ("CUDA_CACHE_PATH", "<home>/.nv/ComputeCache", ""),
 }
+
+#: Starts that fill ``CUDA_CACHES``: a start that finds compiled graphs keeps Triton's kernels in another place than a
+#: start that compiles the graphs.
+CUDA_CACHE_STARTS = 2
 
 #: Weights in Mistral's own format, which vLLM and SGLang load where they lie beside those in the common one.
 CONSOLIDATED = ("consolidated*.safetensors",)

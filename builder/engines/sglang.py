@@ -2,6 +2,7 @@
 
 from .adapter import (
     CONSOLIDATED,
+    CUDA_CACHE_STARTS,
     CUDA_CACHES,
     HIDE_GPU,
     NO_THREADS,
@@ -9,6 +10,7 @@ from .adapter import (
     UNREAD_FORMATS,
     EngineAdapter,
     Loading,
+    Parallelism,
 )
 
 SGLANG = EngineAdapter(
@@ -53,6 +55,14 @@ SGLANG = EngineAdapter(
     ),
     native_libraries=TORCH_LIBRARIES,
     shared_memory=1 << 30,
+    parallelism=Parallelism(
+        factors=(("--tensor-parallel-size", "--tp-size", "--tp"), ("--pipeline-parallel-size", "--pp-size", "--pp")),
+        replicas=(("--data-parallel-size", "--dp-size", "--dp"),),
+        sharing_flag="--enable-dp-attention",
+    ),
+    metrics_path="/metrics",
+    metrics_flag="--enable-metrics",
     caches={"cuda": {"deep_gemm": ("SGLANG_DG_CACHE_DIR", "<home>/.cache/deep_gemm", ""), **CUDA_CACHES}},
+    cache_starts={"cuda": CUDA_CACHE_STARTS},
     start_methods=("spawn",),
 )

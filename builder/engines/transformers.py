@@ -1,6 +1,6 @@
 """``transformers serve``: the embedded default engine."""
 
-from .adapter import CUDA_CACHES, HIDE_GPU, NO_THREADS, TORCH_LIBRARIES, EngineAdapter
+from .adapter import CUDA_CACHE_STARTS, CUDA_CACHES, HIDE_GPU, NO_THREADS, TORCH_LIBRARIES, EngineAdapter
 
 TRANSFORMERS = EngineAdapter(
     name="transformers",
@@ -33,4 +33,5 @@ TRANSFORMERS = EngineAdapter(
     model_modules=("transformers.models.{model_type}.modeling_{model_type}",),
     native_libraries=TORCH_LIBRARIES,
     caches={"cuda": CUDA_CACHES},
+    cache_starts={"cuda": CUDA_CACHE_STARTS},
 )

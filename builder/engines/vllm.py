@@ -2,6 +2,7 @@
 
 from .adapter import (
     CONSOLIDATED,
+    CUDA_CACHE_STARTS,
     CUDA_CACHES,
     HIDE_GPU,
     NO_THREADS,
@@ -9,6 +10,7 @@ from .adapter import (
     UNREAD_FORMATS,
     EngineAdapter,
     Loading,
+    Parallelism,
 )
 
 VLLM = EngineAdapter(
@@ -42,10 +44,16 @@ VLLM = EngineAdapter(
         preferred_weights=CONSOLIDATED,
         unread_formats=UNREAD_FORMATS,
         modelscope_variable="VLLM_USE_MODELSCOPE",
+        modelscope_values=("true",),
     ),
     native_libraries=TORCH_LIBRARIES,
     kernels_at_import=("cpu",),  # one of _C, _C_AVX512 and _C_AVX2 (vllm/platforms/cpu.py)
     shared_memory=1 << 30,
+    parallelism=Parallelism(
+        factors=(("--tensor-parallel-size", "-tp"), ("--pipeline-parallel-size", "-pp")),
+        replicas=(("--data-parallel-size-local", "-dpl"), ("--data-parallel-size", "-dp")),
+    ),
+    metrics_path="/metrics",
     # torch.compile's, DeepGEMM's, and what it has found out about the model's class lie below its own folder.  On CPU
     # only the last is kept: there it costs a quarter of a restored start, and code compiled for one CPU may not run on
     # another.
@@ -53,6 +61,7 @@ VLLM = EngineAdapter(
         "cpu": {"modelinfos": ("VLLM_CACHE_ROOT", "<cache>/vllm", "modelinfos")},
         "cuda": {"vllm": ("VLLM_CACHE_ROOT", "<cache>/vllm", ""), **CUDA_CACHES},
     },
+    cache_starts={"cuda": CUDA_CACHE_STARTS},
     # Of 0.32: its check of the variable refuses any other, and its CPU platform forces spawn.
     start_methods=("fork", "spawn"),
     start_method_variable="VLLM_WORKER_MULTIPROC_METHOD",

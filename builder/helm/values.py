@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,10 @@ from docker.errors import NotFound
 from docker.models.containers import Container
 from ruamel.yaml import YAML
 
-from .. import __version__
+from .. import __version__, engines
 from ..bench.result import write_whole
 from ..build.snapshot_facts import Captured
 from ..docker_api import daemon, temporary_container
-from ..engines import adapters
 from ..entrypoint.environment.import_environment import NATIVE
 from ..entrypoint.environment.reapply import READERS
 from ..entrypoint.environment.reapply_devices import DEVICE_HANDLERS
@@ -35,24 +35,8 @@ _MARK = "# Written by warmimage"
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
-#: Engine flags whose product is the number of GPUs of one server, in all names that the engines have for them.
-_PARALLEL = (
-    ("--tensor-parallel-size", "-tp", "--tp-size", "--tp"),
-    ("--pipeline-parallel-size", "-pp", "--pp-size", "--pp"),
-)
-_DATA_PARALLEL = ("--data-parallel-size", "-dp", "--dp-size", "--dp")
-
-#: How many of vLLM's data-parallel ranks run in this server, where others run elsewhere.
-_DATA_PARALLEL_HERE = ("--data-parallel-size-local", "-dpl")
-
-#: With it SGLang's data-parallel ranks share the GPUs of tensor parallelism.
-_SHARING = "--enable-dp-attention"
-
 #: Variables that move a cache to a folder that the server must be able to write to, beside those that adapters name.
 _CACHES = re.compile(r"^(?:\w+_CACHE(?:_DIR|_ROOT|_PATH|_HOME)?|HF_HOME|PROMETHEUS_MULTIPROC_DIR)$")
-
-#: Engines that answer on ``/metrics``, and the argument without which they do not.
-_METRICS = {"vllm": "", "sglang": "--enable-metrics"}
 
 #: Variables that deployments set and that the interpreter reads at its start, which a restored process does not have.
 _OF_THE_INTERPRETER = ("PYTHONHASHSEED", "PYTHONPATH")
@@ -234,19 +218,20 @@ def _split(name: str) -> dict[str, str]:
 
 
 def _metrics_path(plan: Plan) -> str:
-    wanted = _METRICS.get(plan.engine.name)
-    return "/metrics" if wanted is not None and (not wanted or wanted in plan.engine.args) else ""
+    adapter = engines.get(plan.engine.name)
+    served = not adapter.metrics_flag or adapter.metrics_flag in plan.engine.args
+    return adapter.metrics_path if served else ""
 
 
 def gpus(plan: Plan) -> int:
-    """Return how many GPUs one server computes on, as the engine's arguments in the image say."""
+    """Return how many GPUs one server uses with the engine's arguments in the image."""
+    parallelism = engines.get(plan.engine.name).parallelism
     command = [_dashed(word) for word in (*plan.engine.command, *plan.engine.args)]
-    found = 1
-    for flags in _PARALLEL:
-        found *= _count(command, flags) or 1
-    if _SHARING not in command:
-        found *= _count(command, _DATA_PARALLEL_HERE) or _count(command, _DATA_PARALLEL) or 1
-    return found
+    count = math.prod(_count(command, flags) or 1 for flags in parallelism.factors)
+    if parallelism.sharing_flag not in command:
+        counts = (_count(command, flags) for flags in parallelism.replicas)
+        count *= next((replicas for replicas in counts if replicas), 1)
+    return count
 
 
 def _dashed(word: str) -> str:
@@ -262,7 +247,12 @@ def _count(command: Sequence[str], flags: Sequence[str]) -> int:
 
 
 def _moves_a_cache(variable: str) -> bool:
-    named = (place[0] for adapter in adapters().values() for kind in adapter.caches.values() for place in kind.values())
+    named = (
+        place[0]
+        for adapter in engines.adapters().values()
+        for kind in adapter.caches.values()
+        for place in kind.values()
+    )
     return bool(_CACHES.match(variable)) or variable in named
 
 

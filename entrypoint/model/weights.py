@@ -146,15 +146,9 @@ def loading(settings: Settings) -> Loading:
         format=value_of(flags.format_flags) or "auto",
         preferred=flags.preferred_weights,
         unread=flags.unread_formats,
-        modelscope=settings.environment.get(flags.modelscope_variable, "").lower()
-        in _true_values(flags.modelscope_variable),
+        modelscope=settings.environment.get(flags.modelscope_variable, "").lower() in flags.modelscope_values,
         environment=dict(settings.environment),
     )
-
-
-def _true_values(variable: str) -> Sequence[str]:
-    """Return what an engine takes for true, in small letters: vLLM only the word, SGLang what one may expect."""
-    return ("true",) if variable.startswith("VLLM_") else ("true", "1", "yes", "y")
 
 
 def _spellings(flags: Iterable[str]) -> tuple[str, ...]:

@@ -163,21 +163,22 @@ def test_a_server_is_scraped_where_it_has_metrics(words: dict[str, object], path
 
 
 @pytest.mark.parametrize(
-    ("args", "count"),
+    ("engine", "args", "count"),
     [
-        ((), 1),
-        (("--tensor_parallel_size=4",), 4),
-        (("--tensor_parallel_size", "4", "-pp", "2"), 8),
-        (("-tp", "2", "-dp", "4"), 8),
-        (("--data-parallel-size=8", "--data-parallel-size-local=2"), 2),
-        (("--tp", "4", "--dp-size", "2"), 8),
-        (("--tp", "4", "--dp", "4", "--enable-dp-attention"), 4),
-        (("--tensor-parallel-size", "many"), 1),
+        ("vllm", (), 1),
+        ("vllm", ("--tensor_parallel_size=4",), 4),
+        ("vllm", ("--tensor_parallel_size", "4", "-pp", "2"), 8),
+        ("vllm", ("-tp", "2", "-dp", "4"), 8),
+        ("vllm", ("--data-parallel-size=8", "--data-parallel-size-local=2"), 2),
+        ("vllm", ("--tensor-parallel-size", "many"), 1),
+        ("sglang", ("--tp", "4", "--dp-size", "2"), 8),
+        ("sglang", ("--tp", "4", "--dp", "4", "--enable-dp-attention"), 4),
+        ("transformers", ("--tp", "4"), 1),
     ],
 )
-def test_a_server_asks_for_the_gpus_of_all_its_ranks(args: tuple[str, ...], count: int) -> None:
-    """Tensor, pipeline and data parallelism multiply, in every spelling that an engine takes."""
-    assert values.gpus(plan(args=args)) == count
+def test_a_server_asks_for_the_gpus_of_all_its_ranks(engine: str, args: tuple[str, ...], count: int) -> None:
+    """Tensor, pipeline and data parallelism multiply, in every spelling that the engine takes."""
+    assert values.gpus(plan(engine=engine, args=args)) == count
 
 
 @pytest.mark.parametrize(
