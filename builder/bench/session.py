@@ -224,10 +224,10 @@ class Session:
 
 
 def _check_probed(plan: Plan, arguments: Sequence[str]) -> None:
-    """Refuse arguments with which nobody sees when the server is ready."""
-    unseen = {word.partition("=")[0] for word in arguments} & {*plan.engine.unprobed_flags, *plan.engine.quick_flags}
-    if unseen:
-        raise UsageError(f"with {min(unseen)} nobody sees when the server is ready", where="engine arguments")
+    """Refuse arguments that make readiness undetectable."""
+    unprobed = {word.partition("=")[0] for word in arguments} & {*plan.engine.unprobed_flags, *plan.engine.quick_flags}
+    if unprobed:
+        raise UsageError(f"{min(unprobed)} makes readiness undetectable", where="engine arguments")
 
 
 def check_writable(*files: Path | None) -> None:

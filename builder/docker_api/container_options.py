@@ -87,10 +87,20 @@ def check(plan: Plan, options: Options) -> None:
         raise UsageError("the image holds its model itself (weights: bake)", fix="remove --model")
     if options.model_dir and not options.model_dir.is_dir():
         raise ConfigError("the model directory is missing", where="--model", got=str(options.model_dir))
-    unseen = set(options.arguments) & set(plan.engine.unprobed_flags)
-    if options.detach and unseen:
+    if not options.detach:
+        return
+    unprobed = set(options.arguments) & set(plan.engine.unprobed_flags)
+    if unprobed:
         raise UsageError(
-            f"with {min(unseen)} nobody sees when the server is ready", where="--detach", fix="run without --detach"
+            f"{min(unprobed)} makes readiness undetectable, so --detach cannot return",
+            where="--detach",
+            fix="run without --detach",
+        )
+    if not timeline_path(plan, options.environment):
+        raise UsageError(
+            "without a timeline readiness is unknown, so --detach cannot return",
+            where="WARMIMAGE_TIMELINE",
+            fix="set it to a path, or run without --detach",
         )
 
 

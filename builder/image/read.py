@@ -13,7 +13,7 @@ from ..build import snapshot_facts
 from ..build.snapshot_facts import Captured
 from ..docker_api import daemon
 from ..errors import ConfigError
-from ..plan import MODEL_PATH, Plan
+from ..plan import Plan
 
 PURPOSES = (
     "base",
@@ -29,31 +29,15 @@ PURPOSES = (
 )
 
 
-def _copied_to(*directories: str) -> re.Pattern[str]:
-    """Return what marks a COPY to one of these directories.
+#: The template's first instruction.  Older layers belong to the base image.
+_FIRST = re.compile(r"LABEL \"?dev\.warmimage\.schema\"?=")
 
-    Only the destination is in every builder's history: BuildKit writes ``COPY source destination``, the classic builder
-    and buildah write ``#(nop) COPY dir:HASH in destination``.
-    """
-    return re.compile(rf"\bCOPY .*\s(?:{'|'.join(map(re.escape, directories))})/?\s*(?:#|$)")
+#: The template's label before the layers of one purpose.  BuildKit writes ``LABEL name=value`` into an image's history,
+#: the classic builder and buildah write ``/bin/sh -c #(nop)  LABEL name=value``.
+_LAYER = re.compile(r"^(?:/bin/sh -c #\(nop\) +)?LABEL \"?dev\.warmimage\.layer\"?=\"?(\w+)")
 
-
-#: What marks a layer's purpose in the image's history: words of the template's instructions, with the paths of
-#: ``planner.FOLDERS``.
-_MARKS = (
-    # First: a user's own command may hold any of the words below.  Metadata and copies may hold that command.
-    ("steps", re.compile(r"^(?!COPY|LABEL|ENV|/bin/sh -c #\(nop\)).*\bsh -euc ")),
-    ("wheels", _copied_to("/opt/engine")),
-    ("snapshot", re.compile(r"/opt/warmimage/entrypoint capture ")),
-    ("caches", _copied_to("/opt/warmimage/caches")),
-    ("bytecode", re.compile(r"/compile-bytecode\.py\b")),
-    ("closure", re.compile(r"/opt/warmimage/entrypoint record-closure |/imports\.json\b")),
-    ("weights", _copied_to(MODEL_PATH)),
-    ("entrypoint", re.compile(rf"{_copied_to('/opt/warmimage/entrypoint').pattern}|-m compileall ")),
-)
-
-#: The template's first instruction: what is older belongs to the base image.
-_FIRST = re.compile(r"LABEL dev\.warmimage\.schema=")
+#: Labels that ``inspect`` leaves out: the plan, which it shows in another form, and the last layer's purpose.
+_HIDDEN_LABELS = ("dev.warmimage.plan", "dev.warmimage.layer")
 
 
 @dataclass(frozen=True)
@@ -65,7 +49,7 @@ class ImageReport:
         id: ``sha256:...``.
         digests: digest references under which a registry holds it.
         plan: the plan it was built from.
-        labels: all labels but the plan's.
+        labels: all labels, except the plan's and the one that marks layers.
         size_bytes: its size.
         sizes: bytes by purpose, in layer order; zero where a purpose has no layer.
         snapshot: the snapshot in it, or ``None``.
@@ -101,7 +85,7 @@ def inspect(client: docker.DockerClient, reference: str) -> ImageReport:
         id=str(image.id),
         digests=tuple(image.attrs.get("RepoDigests") or ()),
         plan=plan,
-        labels={name: value for name, value in sorted(labels.items()) if name != "dev.warmimage.plan"},
+        labels={name: value for name, value in sorted(labels.items()) if name not in _HIDDEN_LABELS},
         size_bytes=daemon.size_bytes(image),
         sizes=sizes_by_purpose(history),
         snapshot=captured,
@@ -131,15 +115,17 @@ def plan_of(image: Image, reference: str) -> Plan:
 
 
 def sizes_by_purpose(history: list[dict[str, Any]]) -> dict[str, int]:
-    """Return the bytes of each purpose's layers, from an image's history (the newest first)."""
+    """Return the bytes of each purpose's layers.
+
+    Args:
+        history: the image's history, newest entry first.
+    """
+    first = next((at for at, entry in enumerate(history) if _FIRST.search(entry["CreatedBy"])), -1)
     sizes = dict.fromkeys(PURPOSES, 0)
-    own = True
-    for entry in history:
-        created_by = str(entry["CreatedBy"])
-        if not own:
-            sizes["base"] += int(entry["Size"])
-            continue
-        purpose = next((name for name, mark in _MARKS if mark.search(created_by)), "settings")
+    sizes["base"] = sum(int(entry["Size"]) for entry in history[first + 1 :])
+    purpose = "settings"
+    for entry in reversed(history[: first + 1]):
+        label = _LAYER.match(entry["CreatedBy"])
+        purpose = label[1] if label and label[1] in sizes else purpose
         sizes[purpose] += int(entry["Size"])
-        own = not _FIRST.search(created_by)
     return sizes

@@ -320,7 +320,7 @@ def test_an_interrupted_bench_leaves_no_container(
         (["--against", "x", "--against-args", "'"], 2, "error: the arguments cannot be split"),
         (["--output", "/nowhere/r.json"], 3, "error: the file cannot be written\n  at /nowhere/r.json\n"),
         (["--gate", "x"], 2, "--gate"),
-        (["--", "--help"], 2, "error: with --help nobody sees when the server is ready\n  at engine arguments\n"),
+        (["--", "--help"], 2, "error: --help makes readiness undetectable\n  at engine arguments\n"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
