@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from warmimage import engines
+from warmimage.cli import VERBS
 from warmimage.config import load as configfile
 from warmimage.config.model import Config
 
