@@ -55,10 +55,10 @@ class _ArenaAllocator(ctypes.Structure):
     _fields_ = (("context", ctypes.c_void_p), ("allocate", ctypes.c_void_p), ("free", ctypes.c_void_p))
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Import, fork, write the fork to a file; or, restored, become the engine.  Return the exit code."""
     try:
-        _capture_or_resume(words[0])
+        _capture_or_resume(arguments[0])
     except NotCaptured as error:
         print(f"not captured: {error}", file=sys.stderr)
         return EXIT_NOT_CAPTURED
@@ -175,9 +175,9 @@ def _write(pid: int, point: ctypes.PyDLL, directory: str) -> dict[str, Any]:
         os.waitpid(pid, 0)
 
 
-def _resume(handover: Handover, words: Sequence[str], contract: Contract, path: list[str], threads: list[str]) -> None:
+def _resume(handover: Handover, argv: Sequence[str], contract: Contract, path: list[str], threads: list[str]) -> None:
     """Go on as what PID 1 has executed: ``TIMELINE PROGRAM [ARGUMENT]...``."""
-    timeline_path, program, *arguments = words
+    timeline_path, program, *arguments = argv
     threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
     timeline = Timeline(timeline_path, "engine")
     timeline.event(
@@ -189,7 +189,7 @@ def _resume(handover: Handover, words: Sequence[str], contract: Contract, path: 
     variables = _environment(handover.variables)
     request = {
         "target": [specialize.PROGRAM, program],
-        "words": command_line(sys.executable, program, arguments),
+        "argv": command_line(sys.executable, program, arguments),
         "environment": variables,
         "files": [0, 1, 2],
         "state": {**process_state.capture(), "ignored": [], "blocked": []},

@@ -25,9 +25,9 @@ from .fork_server import ForkRequest, ForkServer, start_fork_server
 from .spawn_hook import SpawnHook
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Import, fork a fork server, become the engine; or, forked from that one, become what was asked for."""
-    timeline_path, program, *arguments = words
+    timeline_path, program, *arguments = argv
     timeline = Timeline(timeline_path, "engine")
     del sys.path[0]  # this package's: the engine's own first entry takes its place
     path = list(sys.path)
@@ -86,7 +86,7 @@ def become(
         raise
     if engine:
         timeline.event("engine.entered")
-    specialize.run(fork_request.request["target"], fork_request.request["words"])
+    specialize.run(fork_request.request["target"], fork_request.request["argv"])
 
 
 def serve(fork_server: ForkServer, contract: import_environment.Contract, timeline: Timeline) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...environment import import_environment
 from ...timeline import Timeline, say
-from . import process_state
+from . import fork_exec, process_state
 from .fork_server import ForkServer, Refused
 
 #: What ends the command line of a process of ``multiprocessing``.
@@ -49,26 +49,27 @@ class SpawnHook:
     def install(self) -> None:
         """Stand in for ``fork_exec``, and have ``forkserver`` ask for a process just as ``spawn`` does."""
 
-        def fork_exec(*arguments: Any) -> int:
+        def replacement(*arguments: Any) -> int:
             return self._start(*arguments)
 
-        _posixsubprocess.fork_exec = fork_exec
-        subprocess._fork_exec = fork_exec  # type: ignore[attr-defined]
+        _posixsubprocess.fork_exec = replacement
+        subprocess._fork_exec = replacement  # type: ignore[attr-defined]
         vars(subprocess)["_USE_POSIX_SPAWN"] = False  # a documented switch: Python 3.13 would go past us
         context.ForkServerProcess._Popen = staticmethod(popen_spawn_posix.Popen)  # type: ignore[method-assign, assignment]
 
     def _start(self, args: Sequence[Any], executables: Sequence[bytes], *rest: Any) -> int:
-        words = [os.fsdecode(word) for word in args]
-        target = _target(words, self._flags)
+        argv = [os.fsdecode(argument) for argument in args]
+        target = _target(argv, self._flags)
         if os.fsdecode(executables[0]) != sys.executable or not target:
-            if words[-1:] == [_MULTIPROCESSING]:
-                return self._spawn(f"its parent has it run {words[0]}", args, executables, *rest)
+            if argv[-1:] == [_MULTIPROCESSING]:
+                return self._spawn(f"its parent has it run {argv[0]}", args, executables, *rest)
             return _fork_exec(args, executables, *rest)
         try:
-            reason = self._declined(rest)
+            call = fork_exec.parse(rest)
+            reason = self._declined(call)
             if not reason:
-                return self._fork(words, target, rest)
-        except Refused as error:
+                return self._fork(argv, target, call)
+        except (Refused, fork_exec.UnknownSignature) as error:
             reason = str(error)
         except (OSError, LookupError) as error:  # what a kernel does not tell; what a signal's handler raises goes on
             reason = repr(error)
@@ -85,40 +86,35 @@ class SpawnHook:
         say(f"spawned a new interpreter instead of forking: {reason}")
         return pid
 
-    def _declined(self, rest: Sequence[Any]) -> str | None:
+    def _declined(self, call: fork_exec.ForkExec) -> str | None:
         """Return why the fork server must not be asked; ``None`` if it may be."""
         if self._fork_server.ended:
             return "the fork server is gone"
         if not self._fork_server.mine:
             return "its parent is itself a fork, which has no fork server"
-        close_others, _files, _directory, variables, *_ = rest
-        # From Python 3.11 on: the process group, and at the end whether vfork may be used.
-        wishes = rest[14:-1] if sys.version_info >= (3, 11) else rest[14:]
-        new_session = rest[13]
-        if not close_others or new_session or any(wish not in (None, -1) for wish in wishes):
+        if not fork_exec.is_plain(call):
             return "it is to have a user, session, umask or open files of its own"
         if process_state.credentials() != self._credentials:
             return "its parent has changed its user, permissions, session or namespaces"
-        return self._contract.conflict(_decoded(_pairs(variables)))
+        return self._contract.conflict(_decoded(_pairs(call.env)))
 
-    def _fork(self, words: list[str], target: tuple[str, str], rest: Sequence[Any]) -> int:
-        _close, passed, directory, variables, stdin, _, _, stdout, _, stderr = rest[:10]
-        error_pipe = rest[11]
-        wanted = {number: number for number in map(int, passed) if number != error_pipe and _is_open(number)}
-        for number, wish in enumerate((stdin, stdout, stderr)):
+    def _fork(self, argv: list[str], target: tuple[str, str], call: fork_exec.ForkExec) -> int:
+        passed = (int(number) for number in call.pass_fds)
+        wanted = {number: number for number in passed if number != call.error_pipe_write and _is_open(number)}
+        for number, wish in enumerate((call.stdin_read, call.stdout_write, call.stderr_write)):
             if wish != -1:
                 wanted[number] = wish
             elif _is_open(number) and os.get_inheritable(number):  # else the number is some other file's by now
                 wanted[number] = number
         state = process_state.capture()
-        if directory is not None:
-            state["directory"] = os.path.join(state["directory"], os.fsencode(directory))
+        if call.cwd is not None:
+            state["directory"] = os.path.join(state["directory"], os.fsencode(call.cwd))
             if not os.path.isdir(state["directory"]):
                 raise Refused("its working directory does not exist")
         request = {
             "target": target,
-            "words": words,
-            "environment": _pairs(variables),
+            "argv": argv,
+            "environment": _pairs(call.env),
             "files": list(wanted),
             "state": state,
         }
@@ -136,16 +132,16 @@ class SpawnHook:
         return pid
 
 
-def _target(words: list[str], flags: list[str]) -> tuple[str, str] | None:
+def _target(argv: list[str], flags: list[str]) -> tuple[str, str] | None:
     """Return ``-c`` or ``-m`` and what follows it, if a command line starts what a fork of this process can be.
 
     That is a process of ``multiprocessing``, or a module of a package that is imported already.
     """
     head = 1 + len(flags)
-    if words[1:head] != flags or len(words) < head + 2:
+    if argv[1:head] != flags or len(argv) < head + 2:
         return None
-    option, value = words[head : head + 2]
-    if option == "-c" and words[-1] == _MULTIPROCESSING:
+    option, value = argv[head : head + 2]
+    if option == "-c" and argv[-1] == _MULTIPROCESSING:
         return option, value
     if option == "-m" and value.partition(".")[0] in sys.modules and "." in value:
         return option, value

@@ -57,9 +57,9 @@ def apply_request(
         say(f"a forked process differs from its parent: {', '.join(f'{key}: {failed[key]}' for key in failed)}")
     _open_streams()
     sys.path[:] = path
-    sys.orig_argv[:] = request["words"]
+    sys.orig_argv[:] = request["argv"]
     option, value = request["target"]
-    proctitle.rename(value if option == PROGRAM else sys.executable, request["words"])
+    proctitle.rename(value if option == PROGRAM else sys.executable, request["argv"])
     os.environ.update(contract.with_import_effects(os.environ))
     reseed()
     failed_variables = reapply_environment(contract, timeline)
@@ -68,13 +68,13 @@ def apply_request(
     _name_after_preparation(timeline)
 
 
-def run(target: Sequence[str], words: Sequence[str]) -> None:
+def run(target: Sequence[str], argv: Sequence[str]) -> None:
     """Run a ``-c`` or ``-m`` command line in this process, as the interpreter itself would have."""
     option, value = target
     if option == PROGRAM:
-        launch.run(value, list(words[1 if is_interpreter(value) else 2 :]))
+        launch.run(value, list(argv[1 if is_interpreter(value) else 2 :]))
         return
-    rest = list(words[list(words).index(value) + 1 :])
+    rest = list(argv[list(argv).index(value) + 1 :])
     main_module = type(sys)("__main__")
     main_module.__dict__.update(__builtins__=builtins, __spec__=None)
     sys.modules["__main__"] = main_module
@@ -110,7 +110,7 @@ def reapply_environment(contract: import_environment.Contract, timeline: Timelin
 
 def invalidate_host_caches() -> None:
     """Drop what a restored process remembers of the machine and the moment of its capture."""
-    importlib.invalidate_caches()  # that a folder was not there, for one
+    importlib.invalidate_caches()  # that a directory was not there, for one
     time.tzset()
     platform: Any = sys.modules.get("platform")
     if platform:  # torch's import asks it, and so it knows the host's name
