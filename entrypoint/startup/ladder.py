@@ -66,8 +66,9 @@ class Ladder:
                 outcome = self._run(prepared, began)
             except Declined as error:
                 self._decline(tier.name, str(error))
-                if self._supervisor.stop_requested:
-                    return 128 + self._supervisor.stop_requested
+                stopped = self._supervisor.take_signals()
+                if stopped:
+                    return 128 + stopped
                 continue
             code = outcome.code
             if code == EXIT_DECLINED and tier.may_decline_late and not outcome.ready and not outcome.stopped:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,17 +62,20 @@ def main(arguments: Sequence[str]) -> int:
         tool=settings.plan.tool_version,
     )
     supervisor = Supervisor(timeline)
-    try:
-        code = _serve(settings, timeline, supervisor, began)
-    except VolumeError as error:
-        timeline.event("volume.refused", reason=str(error))
-        say(f"error: {error}")
-        code = EXIT_NO_MODEL
-    except Exception as error:
-        if supervisor.engine:
-            raise  # the engine runs: to start a second one would be worse
-        return _fail_open(settings, timeline, error)
-    timeline.event("ended", code=code)
+    with supervisor.signals():
+        try:
+            code = _serve(settings, timeline, supervisor, began)
+        except VolumeError as error:
+            timeline.event("volume.refused", reason=str(error))
+            say(f"error: {error}")
+            code = EXIT_NO_MODEL
+        except Exception as error:
+            if supervisor.engine:
+                raise  # the engine runs: to start a second one would be worse
+            return _fail_open(settings, timeline, error)
+        timeline.event("ended", code=code)
+        # The exit code is decided: a signal that comes from now on must not replace it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     return code
 
 
@@ -86,8 +90,9 @@ def _serve(settings: Settings, timeline: Timeline, supervisor: Supervisor, began
     first = ladder.check()
     _start_prefetch(settings, timeline, supervisor, first.prefetched)
     compile_caches.place(settings, timeline)  # prefetch reads meanwhile
-    if supervisor.stop_requested:
-        return 128 + supervisor.stop_requested
+    stopped = supervisor.take_signals()
+    if stopped:
+        return 128 + stopped
     return ladder.start(first, began)
 
 
@@ -115,8 +120,9 @@ def _provide_model(settings: Settings, timeline: Timeline, supervisor: Superviso
 
 def _unanswered(timeline: Timeline, supervisor: Supervisor, seconds: float) -> int:
     """Return the exit code after a question that has no answer: that of a signal, or 0 to start all the same."""
-    if supervisor.stop_requested:
-        return 128 + supervisor.stop_requested
+    stopped = supervisor.take_signals()
+    if stopped:
+        return 128 + stopped
     timeline.event("volume.unchecked", reason=f"the volume has not answered for {seconds:g} s")
     return 0
 

@@ -48,7 +48,7 @@ def ask(supervisor: Supervisor, name: str, work: Callable[[], Any], seconds: flo
     text = b""
     try:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not supervisor.stop_requested:
+        while time.monotonic() < deadline and not supervisor.take_signals():
             if select.select([read_end], [], [], _STEP)[0]:
                 chunk = os.read(read_end, 1 << 16)
                 if not chunk:

@@ -11,9 +11,9 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..kernel import proc
 from ..timeline import Timeline, say
@@ -102,7 +102,9 @@ class Outcome:
 
 
 class Supervisor:
-    """Runs one engine process at a time, and helpers beside it, as PID 1 of a container.
+    """Runs one engine process at a time, and helpers at the same time, as PID 1 of a container.
+
+    An engine is run, and a stop signal is seen, only within ``signals``.
 
     Args:
         timeline: where its events go.
@@ -118,11 +120,26 @@ class Supervisor:
         self._helpers: dict[int, str] = {}
         self.engine = 0
         self._stopped = 0
+        self._wakeup = -1
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Take this process's signals, to pass them on to the engine; on leaving, put the handlers back."""
         self._wakeup, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        before_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        before: dict[int, Any] = {}
         for number in signal.valid_signals() - OWN_SIGNALS | {signal.SIGCHLD}:
             with contextlib.suppress(OSError):  # the two signals that the C library keeps for itself
-                signal.signal(number, self._note)
+                before[number] = signal.signal(number, self._note)
+        try:
+            yield
+        finally:
+            for taken, handler in before.items():
+                signal.signal(taken, signal.SIG_DFL if handler is None else handler)
+            signal.set_wakeup_fd(before_fd)
+            os.close(write_end)
+            os.close(self._wakeup)
+            self._wakeup = -1
 
     def helper(self, name: str, work: Callable[[Timeline], None]) -> int:
         """Run ``work`` in a forked child that ends with it, and return its PID.
@@ -219,9 +236,12 @@ class Supervisor:
         """Return the children of this process that it did not start as helpers."""
         return [pid for pid in proc.children() if pid not in self._helpers]
 
-    @property
-    def stop_requested(self) -> int:
-        """The number of the last stop signal that came, whether or not an engine was there to take it, or 0."""
+    def take_signals(self) -> int:
+        """Pass on the signals that have come since the last call.
+
+        Returns:
+            The number of the last stop signal, whether or not there was an engine to pass it on to; 0 for none.
+        """
         self._pass_signals_on()
         return self._stopped
 
@@ -296,7 +316,7 @@ class Supervisor:
             os.chdir(directory)
             os.execvpe(command[0], list(command), dict(environment))  # noqa: S606
         except OSError as error:
-            subject = directory if error.filename == directory else command[0]  # not the last folder of PATH tried
+            subject = directory if error.filename == directory else command[0]  # not the last directory of PATH tried
             say(f"error: cannot start the engine: {error.strerror}: {subject}")
         finally:
             os._exit(127)

@@ -114,9 +114,10 @@ from warmimage.entrypoint.supervision import supervisor
 reset = supervisor.reset_signals
 supervisor.reset_signals = lambda: (time.sleep(0.5), reset())
 pid1 = supervisor.Supervisor(timeline.Timeline("", "supervisor"))
-stop = subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -TERM {os.getpid()}"])
 spawn = lambda: supervisor.Started(pid1.spawn(["sleep", "20"], dict(os.environ), "/"))
-outcome = pid1.run(spawn, None, lambda seconds: None)
+with pid1.signals():
+    stop = subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -TERM {os.getpid()}"])
+    outcome = pid1.run(spawn, None, lambda seconds: None)
 print(outcome.code, outcome.stopped)
 """
     done = subprocess.run([sys.executable, "-c", driver], capture_output=True, text=True, check=False, timeout=30)

@@ -168,7 +168,7 @@ def _await_report(pid: int, read_end: int, supervisor: Supervisor) -> None:
     """
     text = b""
     deadline = time.monotonic() + _LONGEST
-    while not supervisor.stop_requested and time.monotonic() < deadline:
+    while not supervisor.take_signals() and time.monotonic() < deadline:
         if not select.select([read_end], [], [], 0.05)[0]:
             continue
         block = os.read(read_end, 4096)
@@ -179,7 +179,7 @@ def _await_report(pid: int, read_end: int, supervisor: Supervisor) -> None:
             break
     else:
         _end(pid)
-        reason = "a stop signal has come" if supervisor.stop_requested else f"it was not restored in {_LONGEST:g} s"
+        reason = "a stop signal has come" if supervisor.take_signals() else f"it was not restored in {_LONGEST:g} s"
         raise Declined(reason)
     status = _end(pid, _TO_END)
     if text:
