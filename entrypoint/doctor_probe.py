@@ -255,7 +255,7 @@ def _fetched() -> int | None:
 
 def cuda(files: Sequence[str]) -> dict[str, Any]:
     """Return the CUDA that the closure's torch was built for, whether CUDA's compatibility libraries are here, GPUs."""
-    # A folder above the package may be called torch too: the version file tells.
+    # A directory above the package may be called torch too: the version file tells.
     packages = {path[: match.end()] for path in files for match in re.finditer("/torch(?=/)", path)}
     versions = [f"{package}/version.py" for package in sorted(packages) if os.path.exists(f"{package}/version.py")]
     found = re.search(r"^cuda\b.*= *'([\d.]+)'", _text(versions[0]), flags=re.MULTILINE) if versions else None
@@ -303,12 +303,12 @@ def _text(path: str) -> str:
         return file.read()
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print what was found and return the exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--closure", default="")
     parser.add_argument("--snapshot", default="")
     parser.add_argument("--measure", action="store_true")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     print(json.dumps(collect(options.closure, options.snapshot, measure=options.measure)))
     return 0

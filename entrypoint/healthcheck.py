@@ -13,22 +13,22 @@ from .settings import PLAN, ROOT, WARM_PORT, last_port, load
 
 
 def pid1_arguments() -> list[str]:
-    """Return the engine arguments of PID 1: what follows the entrypoint's folder on its command line."""
+    """Return the engine arguments of PID 1: what follows the entrypoint's directory on its command line."""
     with open("/proc/1/cmdline", "rb") as file:
-        words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
-    folder = os.path.join(ROOT, "entrypoint")
-    return words[words.index(folder) + 1 :] if folder in words else []
+        argv = [os.fsdecode(argument) for argument in file.read().split(b"\0")[:-1]]
+    directory = os.path.join(ROOT, "entrypoint")
+    return argv[argv.index(directory) + 1 :] if directory in argv else []
 
 
-def main(_words: Sequence[str] = (), plan: str = PLAN) -> int:
+def main(_arguments: Sequence[str] = (), plan: str = PLAN) -> int:
     """Ask once and return the exit code."""
-    words = pid1_arguments()
-    if words[:1] == ["warm"]:
-        if "--once" in words:
+    arguments = pid1_arguments()
+    if arguments[:1] == ["warm"]:
+        if "--once" in arguments:
             print("not asked: --once")
             return 0
-        return ask("127.0.0.1", last_port(words, ("--port",), WARM_PORT), "/healthz")
-    settings = load(words, dict(os.environ), "", plan)
+        return ask("127.0.0.1", last_port(arguments, ("--port",), WARM_PORT), "/healthz")
+    settings = load(arguments, dict(os.environ), "", plan)
     if settings.unprobed:
         print(f"not asked: {settings.unprobed}")
         return 0

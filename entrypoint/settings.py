@@ -30,7 +30,7 @@ class Settings:
         plan: the image's plan, as the builder wrote it.
         arguments: the engine arguments given after the image name.
         environment: the container's environment, byte for byte, which is the engine's too.
-        start: the rung asked for, ``auto`` or a tier's name.
+        start: the tier asked for, ``auto`` or a tier's name.
         prefetch: ``off`` where nothing is to be read into the page cache beside the start.
         timeline: path of the timeline file.
     """
@@ -54,7 +54,7 @@ class Settings:
 
     @property
     def snapshot(self) -> str:
-        """The folder of the snapshot to restore: the image's own, unless ``WARMIMAGE_SNAPSHOT_DIR`` names another."""
+        """The directory of the snapshot to restore: the image's, unless ``WARMIMAGE_SNAPSHOT_DIR`` names another."""
         return self.environment.get("WARMIMAGE_SNAPSHOT_DIR", "") or SNAPSHOT
 
     @property

@@ -17,7 +17,7 @@ class Timeline:
     A file that cannot be written costs the container nothing but a line on standard error.
 
     Args:
-        path: the file; its folder must exist.  An empty string keeps no file.
+        path: the file; its directory must exist.  An empty string keeps no file.
         process: the name of this process in the events, such as ``supervisor``.
 
     Attributes:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from warmimage import server_client, timeline
-from warmimage.entrypoint.startup.compile_caches import folders
+from warmimage.entrypoint.startup.compile_caches import directories
 from warmimage.plan import Plan
 
 from . import load, machine
@@ -182,7 +182,7 @@ def _of(events: list[timeline.Event]) -> dict[str, Any]:
 
 def _set_caches(arm: Arm, plan: Plan, variables: Mapping[str, str]) -> None:
     """Empty the engine's own caches, or fill them as a start before would have."""
-    for name, folder in folders(plan.engine, variables).items():
+    for name, folder in directories(plan.engine, variables).items():
         shutil.rmtree(folder, ignore_errors=True)
         baked = ROOT / "caches" / name
         if arm.caches == "warm" and baked.is_dir():

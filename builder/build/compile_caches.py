@@ -13,7 +13,7 @@ from docker.models.containers import Container
 from .. import engines
 from ..docker_api import archive as streams
 from ..docker_api import daemon
-from ..entrypoint.startup.compile_caches import FOLDER_NAME
+from ..entrypoint.startup.compile_caches import DIRECTORY_NAME
 from ..entrypoint.startup.compile_caches import NAME as MANIFEST
 from ..errors import WarmimageError
 from ..plan import CachesPlan, Plan
@@ -66,7 +66,7 @@ def put(container: Container, plan: Plan, directory: Path) -> None:
     """
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
-        archive.add(directory, FOLDER_NAME)
+        archive.add(directory, DIRECTORY_NAME)
     with daemon.api_errors("the compile caches cannot be put into a container"):
         container.put_archive(plan.folders.root, data.getvalue())
 

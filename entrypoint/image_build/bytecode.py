@@ -12,17 +12,17 @@ import sysconfig
 
 
 def roots() -> list[str]:
-    """Return the folders that this interpreter imports from, none of them inside another.
+    """Return the directories that this interpreter imports from, none of them inside another.
 
-    Not the root folder, which an empty entry of ``PYTHONPATH`` makes one of them.
+    Not the root directory, which an empty entry of ``PYTHONPATH`` makes one of them.
     """
     entries = [sysconfig.get_paths()["stdlib"], *filter(None, sys.path[1:])]
-    folders = {os.path.realpath(entry) for entry in entries if os.path.isdir(entry)} - {"/"}
-    return sorted(folder for folder in folders if not any(_inside(folder, other) for other in folders - {folder}))
+    directories = {os.path.realpath(entry) for entry in entries if os.path.isdir(entry)} - {"/"}
+    return sorted(each for each in directories if not any(_inside(each, other) for other in directories - {each}))
 
 
-def _inside(folder: str, other: str) -> bool:
-    return os.path.commonpath([folder, other]) == other
+def _inside(directory: str, other: str) -> bool:
+    return os.path.commonpath([directory, other]) == other
 
 
 def main() -> int:
@@ -32,7 +32,7 @@ def main() -> int:
     report = subprocess.run([*command, *roots()], stdout=subprocess.PIPE, check=False).stdout
     failed = sum(line.startswith(b"***") for line in report.splitlines())
     print(
-        f"compiled {len(roots())} folders; {failed} files are not valid Python for this interpreter, left as they are"
+        f"compiled {len(roots())} directories; {failed} files are not valid Python for this interpreter and were left"
     )
     return 0
 

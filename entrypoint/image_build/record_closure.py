@@ -140,9 +140,9 @@ def attempt_apart(imports: Imports, left_out: Sequence[str]) -> dict[str, Any] |
         return found
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Record the closure that a file asks for into another; return 1 when the engine cannot be imported."""
-    imports_path, output = words
+    imports_path, output = arguments
     del sys.path[0]  # this package's: nothing that is recorded may depend on it
     with open(imports_path, encoding="utf-8") as file:
         imports = Imports.from_json(file.read())

@@ -15,7 +15,7 @@ VARIABLE, IMPORTS = "WARMIMAGE_TRACE", "imports"
 TARGET = "WARMIMAGE_TRACE_TARGET"
 
 #: Holds ``sitecustomize.py``.
-FOLDER = os.path.dirname(os.path.abspath(__file__))
+DIRECTORY = os.path.dirname(os.path.abspath(__file__))
 
 
 def applied(settings: Settings, timeline: Timeline) -> Settings:
@@ -40,7 +40,7 @@ def applied(settings: Settings, timeline: Timeline) -> Settings:
     before = settings.environment.get("PYTHONPATH", "")
     environment = {
         **settings.environment,
-        "PYTHONPATH": f"{FOLDER}{os.pathsep}{before}" if before else FOLDER,
+        "PYTHONPATH": f"{DIRECTORY}{os.pathsep}{before}" if before else DIRECTORY,
         TARGET: f"{os.getpid()}:{settings.timeline}",
     }
     timeline.event("trace.started", what=IMPORTS)

@@ -17,10 +17,10 @@ def _begin() -> None:
     target = os.environ.get("WARMIMAGE_TRACE_TARGET", "")
     if not target:
         return
-    name, folder = "_warmimage_entrypoint", os.path.dirname(_FOLDER)
-    loader = SourceFileLoader(name, os.path.join(folder, "__init__.py"))
+    name, directory = "_warmimage_entrypoint", os.path.dirname(_DIRECTORY)
+    loader = SourceFileLoader(name, os.path.join(directory, "__init__.py"))
     spec = ModuleSpec(name, loader, origin=loader.path, is_package=True)
-    spec.submodule_search_locations = [folder]
+    spec.submodule_search_locations = [directory]
     package = module_from_spec(spec)
     sys.modules[name] = package
     loader.exec_module(package)
@@ -39,8 +39,8 @@ def _engines_own() -> None:
     spec.loader.exec_module(module)
 
 
-_FOLDER = os.path.dirname(os.path.abspath(__file__))
-sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _FOLDER]
+_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
+sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _DIRECTORY]
 try:
     _begin()
 except Exception as error:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_FOLDER = "/proc/driver/nvidia"
+_DIRECTORY = "/proc/driver/nvidia"
 
 #: The driver's version in the first line of ``/proc/driver/nvidia/version``.
 _VERSION = re.compile(r"\s(\d{3,}(?:\.\d+)+)\s")
@@ -27,10 +27,10 @@ class Accelerator:
     gpus: tuple[str, ...] = ()
 
     @classmethod
-    def here(cls, folder: str = _FOLDER) -> Accelerator:
+    def here(cls, directory: str = _DIRECTORY) -> Accelerator:
         """Return what this machine has; nothing where the driver does not tell."""
-        found = _VERSION.search(_text(f"{folder}/version"))
-        rows = (row for path in glob.glob(f"{folder}/gpus/*/information") for row in _text(path).splitlines())
+        found = _VERSION.search(_text(f"{directory}/version"))
+        rows = (row for path in glob.glob(f"{directory}/gpus/*/information") for row in _text(path).splitlines())
         models = {row.partition(":")[2].strip() for row in rows if row.startswith("Model:")}
         return cls(found[1] if found else "", tuple(sorted(models)))
 

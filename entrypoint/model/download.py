@@ -19,20 +19,22 @@ MARKER = ".warmimage-revision"
 #: Endings of the same weights in formats that no engine reads where there are ``.safetensors`` beside them.
 OTHER_FORMATS = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".onnx", ".tflite")
 
-#: Folders in which repositories hold the same weights once more.
-OTHER_FOLDERS = ("original/", "onnx/", "openvino/")
+#: Directories in which repositories hold the same weights once more.
+OTHER_DIRECTORIES = ("original/", "onnx/", "openvino/")
 
 
 def unused(names: Iterable[str]) -> list[str]:
     """Return which of a repository's files repeat its weights in a format that no engine reads.
 
-    None where no ``.safetensors`` stand at its top.  Files in other folders may be parts of the model of their own.
+    None where no ``.safetensors`` stand at its top.  Files in other directories may be parts of the model of their own.
     """
     listed = list(names)
     if not any(name.endswith(".safetensors") and "/" not in name for name in listed):
         return []
     return [
-        name for name in listed if name.startswith(OTHER_FOLDERS) or ("/" not in name and name.endswith(OTHER_FORMATS))
+        name
+        for name in listed
+        if name.startswith(OTHER_DIRECTORIES) or ("/" not in name and name.endswith(OTHER_FORMATS))
     ]
 
 
@@ -50,15 +52,15 @@ def complete(directory: str, revision: str) -> bool:
         return False
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Download, and return the exit code: 0, or 69 with one line that says why."""
-    repository, revision, directory = words
+    repository, revision, directory = arguments
     del sys.path[0]  # this package's: the hub library imports what the engine's interpreter would
     os.environ.pop("HF_HUB_OFFLINE", None)  # set in the image for the engine, which must not ask the hub again
     try:
         from huggingface_hub import model_info, snapshot_download
 
-        # Without asking first, a hub out of reach is as good as a folder with anything in it.
+        # Without asking first, a hub out of reach is as good as a directory with anything in it.
         names = [item.rfilename for item in model_info(repository, revision=revision).siblings or []]
         snapshot_download(repository, revision=revision, local_dir=directory, ignore_patterns=patterns(names))
         with open(os.path.join(directory, MARKER), "w", encoding="utf-8") as file:

@@ -59,7 +59,7 @@ def check(directory: str) -> list[str]:
         raise VolumeError(f"no weights ({', '.join(WEIGHT_ENDINGS)}) in the model volume {directory}; {mount}")
     for path in weights:
         if not os.path.exists(path):
-            raise VolumeError(f"{path} is a link out of the model volume; mount the folder that holds what it names")
+            raise VolumeError(f"{path} is a link out of the model volume; mount the directory that holds what it names")
         if not os.access(path, os.R_OK):
             raise VolumeError(f"{path} cannot be read by uid {os.getuid()}; make it readable (chmod -R a+rX DIR)")
     absent = missing_shards(directory)

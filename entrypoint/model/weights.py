@@ -1,4 +1,4 @@
-"""What the engine will read of its model: which folder, which files, and in which order."""
+"""What the engine will read of its model: which directory, which files, and in which order."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Model:
     """What the engine reads of its model.
 
     Attributes:
-        directory: the folder that it is in, empty where none was found.
+        directory: the directory that it is in, empty where none was found.
         config: paths of configuration and tokenizer files, which the engine reads first.
         weights: paths of the weights, in load order.
         size: bytes of all of them.
@@ -93,7 +93,7 @@ def find(settings: Settings) -> Model:
 
 
 def _is_apart(directory: str) -> bool:
-    """Return whether a folder is on no block device, nor in the image itself."""
+    """Return whether a directory is on no block device, nor in the image itself."""
     device = os.stat(directory).st_dev
     return os.major(device) == 0 and device != os.stat(__file__).st_dev
 
@@ -104,9 +104,9 @@ class Loading:
 
     Attributes:
         model: a path, or a name at a hub.
-        base: folder that a relative path starts from.
+        base: directory that a relative path starts from.
         revision: branch, tag or commit at the hub; empty for its default.
-        cache: cache folder, empty for the hub client's own.
+        cache: cache directory, empty for the hub client's own.
         format: load format, ``auto`` where it is told none.
         preferred: patterns of weights that load format ``auto`` takes before all others.
         unread: load formats that read no weights through the page cache, and why.
@@ -169,7 +169,7 @@ def _find(told: Loading) -> Model:
     directory = hub_cache.find(name, told.revision, cache, told.environment, modelscope=told.modelscope)
     if not directory:
         where = "ModelScope" if told.modelscope else "Hugging Face"
-        return Model(declined=f"{told.model} is no folder, and not in the {where} cache")
+        return Model(declined=f"{told.model} is no directory, and not in the {where} cache")
     model = in_directory(directory, told.format, quantisation, told.preferred)
     if cache and not told.modelscope and not model.config:
         # vLLM downloads weights alone into --download-dir; configuration and tokenizer are in the client's own cache.
@@ -185,16 +185,16 @@ def _find(told: Loading) -> Model:
 def in_directory(
     directory: str, load_format: str = "auto", quantisation: str = "", preferred: Sequence[str] = ()
 ) -> Model:
-    """Return what an engine reads of the model in a folder.
+    """Return what an engine reads of the model in a directory.
 
     Args:
-        directory: the folder.
+        directory: the directory.
         load_format: the engine's load format.
         quantisation: part of the name of the GGUF files to read, as in ``organisation/model:Q4_K_M``.
         preferred: patterns of weights that load format ``auto`` takes before all others.
 
     Raises:
-        OSError: the folder cannot be listed.
+        OSError: the directory cannot be listed.
     """
     names = sorted(os.listdir(directory), key=_natural)
     config = [name for name in names if name.endswith(CONFIG_ENDINGS) and not name.startswith(".")]
@@ -248,7 +248,7 @@ def _weights_among(directory: str, names: Sequence[str], load_format: str, prefe
 def _indexed(directory: str, indexes: Sequence[str]) -> set[str]:
     """Return the shards that the indexes name; empty where there is no index that can be read.
 
-    A folder may hold the same weights twice, and the engine loads those of the index.
+    A directory may hold the same weights twice, and the engine loads those of the index.
     """
     found: set[str] = set()
     for index in indexes:
@@ -261,10 +261,10 @@ def _indexed(directory: str, indexes: Sequence[str]) -> set[str]:
 
 
 def _below(directory: str) -> list[str]:
-    """Return the GGUF files in a folder and those in it, relative to it: repositories sort quantisations so."""
+    """Return the GGUF files in a directory and those in it, relative to it: repositories sort quantisations so."""
     found = []
-    for folder, _, names in os.walk(directory):
-        found += [os.path.relpath(os.path.join(folder, name), directory) for name in names if name.endswith(".gguf")]
+    for parent, _, names in os.walk(directory):
+        found += [os.path.relpath(os.path.join(parent, name), directory) for name in names if name.endswith(".gguf")]
     return sorted(found, key=_natural)
 
 
@@ -277,7 +277,7 @@ class _Volume:
     """Keeps of named files those that are to be read: regular, inside the volume, each once.
 
     Args:
-        directory: the model's folder.
+        directory: the model's directory.
     """
 
     def __init__(self, directory: str) -> None:
@@ -302,7 +302,7 @@ class _Volume:
             if not real.startswith(self._inside):
                 self.skipped.append(f"{path}: {real} is outside the volume")
             elif not os.path.isfile(real):
-                continue  # a folder that is called as a file might be
+                continue  # a directory that is called as a file might be
             elif (status.st_dev, status.st_ino) not in self._seen and (limit is None or status.st_size <= limit):
                 self._seen.add((status.st_dev, status.st_ino))
                 self.size += status.st_size

@@ -56,41 +56,41 @@ def limits(read: Read | None = None) -> list[Limit]:
         for row in (read("/proc/meminfo") or "").splitlines()
         if row.startswith("MemAvailable:")
     ]
-    for version, folder in _folders(read):
-        found += _limits_of(version, folder, read)
+    for version, directory in _directories(read):
+        found += _limits_of(version, directory, read)
     return found
 
 
-def _limits_of(version: int, folder: str, read: Read) -> list[Limit]:
+def _limits_of(version: int, directory: str, read: Read) -> list[Limit]:
     """Return the bounds that one cgroup sets."""
-    rows = (row.split() for row in (read(f"{folder}/memory.stat") or "").splitlines())
+    rows = (row.split() for row in (read(f"{directory}/memory.stat") or "").splitlines())
     stat = {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
     held = sum(stat.get(name, 0) for name in _HELD[version])
     if version == 2:
-        bounds = {name: (read(f"{folder}/{name}") or "").strip() for name in ("memory.max", "memory.high")}
+        bounds = {name: (read(f"{directory}/{name}") or "").strip() for name in ("memory.max", "memory.high")}
     else:
         # The tightest of it and of those above, which a container cannot see.
         above = str(stat.get("hierarchical_memory_limit", ""))
         bounds = {
-            "memory.limit_in_bytes": (read(f"{folder}/memory.limit_in_bytes") or "").strip(),
+            "memory.limit_in_bytes": (read(f"{directory}/memory.limit_in_bytes") or "").strip(),
             "memory.stat": above,
         }
     return [
-        Limit(f"{folder}/{name}", int(text), held)
+        Limit(f"{directory}/{name}", int(text), held)
         for name, text in bounds.items()
         if text.isdigit() and int(text) < _V1_UNLIMITED
     ]
 
 
-def _folders(read: Read) -> Iterator[tuple[int, str]]:
-    """Yield version and folder of the memory cgroups from this process's own up to the top that is visible here."""
+def _directories(read: Read) -> Iterator[tuple[int, str]]:
+    """Yield version and directory of the memory cgroups from this process's own up to the top that is visible here."""
     own = _own_cgroups(read)
     for row in (read(_MOUNTS) or "").splitlines():
         left, _, right = row.partition(" - ")
-        words, kind = left.split(), right.split()
-        if len(words) < 5 or len(kind) < 3:
+        columns, kind = left.split(), right.split()
+        if len(columns) < 5 or len(kind) < 3:
             continue
-        root, mount = words[3], words[4]
+        root, mount = columns[3], columns[4]
         if kind[0] == "cgroup2":
             version = 2
         elif kind[0] == "cgroup" and "memory" in kind[2].split(","):

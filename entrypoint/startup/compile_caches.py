@@ -21,15 +21,15 @@ from ..settings import ROOT, Settings, load
 from ..timeline import Timeline, say
 
 #: Where they are in an image, and the name of their manifest.
-FOLDER_NAME, NAME = "caches", "manifest.json"
-FOLDER = os.path.join(ROOT, FOLDER_NAME)
+DIRECTORY_NAME, NAME = "caches", "manifest.json"
+DIRECTORY = os.path.join(ROOT, DIRECTORY_NAME)
 
 SCHEMA = 1
 
 #: Exit code when there is nothing to collect (EX_SOFTWARE of sysexits.h).
 EXIT_NOT_COLLECTED = 70
 
-#: What stands in an adapter's folder for something of the container.
+#: What stands in an adapter's directory for something of the container.
 _PLACE = re.compile(r"<(home|cache|user)>")
 
 #: What is only of the start that made it.
@@ -53,14 +53,14 @@ class Manifest:
     bytes: int
 
     @classmethod
-    def load(cls, folder: str) -> Manifest:
+    def load(cls, directory: str) -> Manifest:
         """Read a manifest.
 
         Raises:
             OSError: there is none.
             ValueError, KeyError, TypeError: it is damaged, or of another version.
         """
-        with open(os.path.join(folder, NAME), encoding="utf-8") as file:
+        with open(os.path.join(directory, NAME), encoding="utf-8") as file:
             data = json.load(file)
         if data["schema"] != SCHEMA:
             raise ValueError("it was written by another version")
@@ -78,16 +78,17 @@ class Manifest:
         return self.accelerator.mismatch(here)
 
 
-def folders(engine: EnginePlan, variables: Mapping[str, str]) -> dict[str, str]:
+def directories(engine: EnginePlan, variables: Mapping[str, str]) -> dict[str, str]:
     """Return where the engine keeps each of its caches.
 
     Args:
-        engine: the plan's engine; its ``caches`` say for each the variable that moves it, the folder where that is not
-            set, and a folder below.  ``<home>``, ``<cache>`` (``XDG_CACHE_HOME``) and ``<user>`` are filled in.
+        engine: the plan's engine; its ``caches`` have for each the variable that moves it, the directory where the
+            variable is not set, and a directory below.  ``<home>``, ``<cache>`` (``XDG_CACHE_HOME``) and ``<user>`` are
+            filled in.
         variables: the engine's environment.
 
     Returns:
-        The cache's name, which is its folder's in the image, and where it is.
+        The cache's name, which is its directory's in the image, and where it is.
     """
     home = variables.get("HOME") or os.path.expanduser("~")
     values = {
@@ -101,26 +102,26 @@ def folders(engine: EnginePlan, variables: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def place(settings: Settings, timeline: Timeline, folder: str = FOLDER) -> None:
+def place(settings: Settings, timeline: Timeline, directory: str = DIRECTORY) -> None:
     """Put the image's caches where the engine looks for them; a file that is there already is left as it is.
 
     Args:
         settings: this start.
         timeline: gets what came of it.
-        folder: where the image keeps them.
+        directory: where the image keeps them.
     """
-    if not os.path.exists(os.path.join(folder, NAME)):
+    if not os.path.exists(os.path.join(directory, NAME)):
         return
     try:
-        reason = _declined(settings, folder)
+        reason = _declined(settings, directory)
         if reason:
             timeline.event("caches.declined", reason=reason)
             say(f"compile caches skipped: {reason}")
             return
         began = time.monotonic()
         files = size = present = 0
-        for name, target in folders(settings.engine, settings.environment).items():
-            for source, relative in _files(os.path.join(folder, name)):
+        for name, target in directories(settings.engine, settings.environment).items():
+            for source, relative in _files(os.path.join(directory, name)):
                 path = os.path.join(target, relative)
                 if os.path.lexists(path):
                     present += 1
@@ -135,7 +136,7 @@ def place(settings: Settings, timeline: Timeline, folder: str = FOLDER) -> None:
         say(f"compile caches skipped: {error!r}; the engine compiles what it misses")
 
 
-def _declined(settings: Settings, folder: str) -> str | None:
+def _declined(settings: Settings, directory: str) -> str | None:
     """Return why this start gets none of them; ``None`` where it gets them."""
     asked = settings.environment.get("WARMIMAGE_CACHES", "")
     if settings.quick:
@@ -144,25 +145,25 @@ def _declined(settings: Settings, folder: str) -> str | None:
         return "WARMIMAGE_CACHES=off"
     if settings.start == "plain" and asked != "on":
         return "WARMIMAGE_START=plain"
-    return Manifest.load(folder).mismatch(settings.engine, Accelerator.here())
+    return Manifest.load(directory).mismatch(settings.engine, Accelerator.here())
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run the command ``collect DIRECTORY``, and return the exit code."""
-    return collect(words[0])
+    return collect(arguments[0])
 
 
-def collect(folder: str) -> int:
-    """Copy the engine's caches, as a start has left them, into a folder with a manifest; return the exit code.
+def collect(directory: str) -> int:
+    """Copy the engine's caches, as a start has left them, into a directory with a manifest; return the exit code.
 
     Run in a container of the image whose server has become ready, as the image's user or root.
     """
     try:
         settings = load((), os.environ, "")
         files = size = 0
-        for name, source in folders(settings.engine, settings.environment).items():
+        for name, source in directories(settings.engine, settings.environment).items():
             for path, relative in _files(source):
-                target = os.path.join(folder, name, relative)
+                target = os.path.join(directory, name, relative)
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 shutil.copyfile(path, target)
                 os.chmod(target, 0o755 if os.access(path, os.X_OK) else 0o644)
@@ -172,7 +173,7 @@ def collect(folder: str) -> int:
             return EXIT_NOT_COLLECTED
         engine = {"name": settings.engine.name, "version": settings.engine.version}
         manifest = Manifest(engine, Accelerator.here(), files, size)
-        with open(os.path.join(folder, NAME), "w", encoding="utf-8") as file:
+        with open(os.path.join(directory, NAME), "w", encoding="utf-8") as file:
             file.write(manifest.to_json())
         say(f"collected {files} files of compile caches, {size >> 20} MiB")
         return 0
@@ -181,20 +182,20 @@ def collect(folder: str) -> int:
         return EXIT_NOT_COLLECTED
 
 
-def _files(folder: str) -> Iterator[tuple[str, str]]:
-    """Yield the path of each regular file below a folder, and its path relative to that."""
-    for at, names, files in os.walk(folder):
+def _files(directory: str) -> Iterator[tuple[str, str]]:
+    """Yield the path of each regular file below a directory, and its path relative to that."""
+    for at, names, files in os.walk(directory):
         names.sort()
         for name in sorted(files):
             path = os.path.join(at, name)
             if os.path.isfile(path) and not os.path.islink(path) and not name.endswith(_PASSING):
-                yield path, os.path.relpath(path, folder)
+                yield path, os.path.relpath(path, directory)
 
 
 def _copy(source: str, path: str) -> None:
     """Copy a file so that it appears whole, with its mode: some of what is compiled is loaded as a library.
 
-    The folder may be a volume that other replicas fill at the same time, each of them as PID 1.
+    The directory may be a volume that other replicas fill at the same time, each of them as PID 1.
     """
     temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}{_PASSING[1]}")
     target = open(temporary, "xb")  # noqa: SIM115 - only what was made is to be removed again
@@ -209,7 +210,7 @@ def _copy(source: str, path: str) -> None:
 
 
 def _user() -> str:
-    """Return the user's name as ``getpass`` finds it, with which PyTorch names its folder."""
+    """Return the user's name as ``getpass`` finds it, with which PyTorch names its directory."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

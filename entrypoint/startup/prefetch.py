@@ -60,7 +60,7 @@ class Prefetch:
 
         Args:
             settings: what this start is to do.
-            hot: where the image's hot files are: the closure, which lists them, or the snapshot's folder.  What is
+            hot: where the image's hot files are: the closure, which lists them, or the snapshot's directory.  What is
                 missing counts as empty.
 
         Returns:

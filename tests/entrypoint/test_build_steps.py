@@ -30,7 +30,7 @@ def test_bytecode_is_compiled_unchecked_and_a_bad_file_is_counted(image: Image, 
     )
     done = image.python_run(str(driver))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("compiled 1 folders; 1 files are not valid Python")
+    assert done.stdout.startswith("compiled 1 directories; 1 files are not valid Python")
     assert done.stdout.count("\n") == 1, "no traceback in the build's log"
     (compiled,) = folder.rglob("*.pyc")
     assert compiled.name.startswith("good.")

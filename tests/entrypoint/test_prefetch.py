@@ -300,7 +300,7 @@ def test_prefetch_is_a_command_of_the_image(image: Image) -> None:
     image.model.rmdir()
     ended = image.run("prefetch")
     assert ended.code == 1
-    assert "is no folder" in ended.out.decode()
+    assert "is no directory" in ended.out.decode()
 
 
 @undisturbed

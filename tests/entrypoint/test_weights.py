@@ -222,7 +222,7 @@ def test_the_revision_that_the_engine_is_told_is_the_one_that_is_read(start: SET
     assert shards(weights.find(start("--model", "org/name", "--revision", "v2"))) == ["new.safetensors"]
     assert shards(weights.find(start("--model", "org/name", "--revision=bbb"))) == ["new.safetensors"]
     absent = weights.find(start("--model", "org/name", "--revision", "v3"))
-    assert absent.declined == "org/name is no folder, and not in the Hugging Face cache"
+    assert absent.declined == "org/name is no directory, and not in the Hugging Face cache"
 
 
 @pytest.mark.parametrize("flag", ["--download-dir", "--download_dir"])
@@ -253,7 +253,7 @@ def test_modelscope_is_asked_where_the_engine_asks_it(start: SETTINGS, tmp_path:
     assert (model.directory, shards(model)) == (str(tmp_path / folder), ["right.safetensors"])
     assert shards(weights.find(start("--model", "org/name.5"))) == ["wrong.safetensors"]
     absent = weights.find(start("--model", "org/none", environment=environment))
-    assert absent.declined == "org/none is no folder, and not in the ModelScope cache"
+    assert absent.declined == "org/none is no directory, and not in the ModelScope cache"
 
 
 def test_modelscopes_own_cache_variable_and_the_download_folder(start: SETTINGS, tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_what_is_no_text_or_no_number_is_no_crash(start: SETTINGS, tmp_path: Pat
     hub(tmp_path / "home/.cache/huggingface/hub", "org/name", "abc", "a.safetensors")
     (tmp_path / "home/.cache/huggingface/hub/models--org--name/refs/main").write_bytes(b"\xff\xfe")
     absent = weights.find(start("--model", "org/name"))
-    assert absent.declined == "org/name is no folder, and not in the Hugging Face cache"
+    assert absent.declined == "org/name is no directory, and not in the Hugging Face cache"
     write(tmp_path / "model", "shard1\N{SUPERSCRIPT TWO}.safetensors", "shard1.safetensors")
     assert len(weights.find(start()).weights) == 2
     no_name = weights.find(start("--model", "org/name", "--revision", "a\0b"))

@@ -18,9 +18,9 @@ from ...timeline import Timeline, say
 from . import libraries, stdlib_forkserver
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Preload, then become the engine."""
-    path, program, *arguments = words
+    path, program, *arguments = argv
     timeline = Timeline(path, "engine")
     del sys.path[0]  # this package's: the engine's own first entry takes its place
     try:

@@ -114,10 +114,10 @@ def mappings(pid: int | str) -> list[Mapping]:
                     last.start, last.end, last.permissions, last.offset, last.path, frozenset(row.split()[1:])
                 )
             elif not first.endswith(":"):
-                words = row.rstrip("\n").split(None, 5)
-                start, end = (int(part, 16) for part in words[0].split("-"))
-                path = words[5] if len(words) == 6 else ""
-                found.append(Mapping(start, end, words[1], int(words[2], 16), path))
+                columns = row.rstrip("\n").split(None, 5)
+                start, end = (int(part, 16) for part in columns[0].split("-"))
+                path = columns[5] if len(columns) == 6 else ""
+                found.append(Mapping(start, end, columns[1], int(columns[2], 16), path))
     return found
 
 

@@ -42,8 +42,8 @@ def credentials() -> list[Any]:
     with open("/proc/thread-self/cgroup", encoding="ascii", errors="surrogateescape") as file:
         groups = file.read()
     status = proc.status()
-    folder = "/proc/thread-self/ns"
-    namespaces = [os.readlink(os.path.join(folder, name)) for name in sorted(os.listdir(folder))]
+    directory = "/proc/thread-self/ns"
+    namespaces = [os.readlink(os.path.join(directory, name)) for name in sorted(os.listdir(directory))]
     permissions = [status.get(name, "") for name in _PERMISSIONS]
     return [permissions, os.getsid(0), groups, namespaces, os.sched_getscheduler(0)]
 

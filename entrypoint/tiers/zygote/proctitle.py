@@ -27,14 +27,14 @@ def keep_writable() -> None:
             proc.set_comm(name)
 
 
-def rename(program: str, words: Sequence[str]) -> None:
+def rename(program: str, argv: Sequence[str]) -> None:
     """Have process listings show this process as one that executes ``program`` with a command line.
 
     Args:
         program: path of what would have been executed.
-        words: the command line.
+        argv: the command line.
     """
-    write(" ".join(words))
+    write(" ".join(argv))
     with contextlib.suppress(OSError):
         proc.set_comm(os.path.basename(program))
 
