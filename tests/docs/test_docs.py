@@ -6,13 +6,17 @@ import re
 import shlex
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from warmimage import engines
 from warmimage.cli import VERBS
 from warmimage.config import load as configfile
+from warmimage.config.descriptions import DESCRIPTIONS, Start
 from warmimage.config.model import Config
+from warmimage.entrypoint.tiers import TIERS
+
+from tests.helm import generate as chart
 
 from . import benchmarks, generate
 from .readme import README, ROOT, fenced_blocks, readme_commands
@@ -150,6 +154,24 @@ def test_every_event_is_documented() -> None:
     documented = set(re.findall(r"^\| `([a-z]+(?:\.[a-z]+)?)` \| .* \|$", tables, flags=re.MULTILINE))
     fields = {"t", "pid", "process", "event", "target", "files", "seconds", "rate", "reason", "failures"}
     assert documented - fields == written
+
+
+def test_every_list_of_tiers_is_the_same() -> None:
+    """Configuration, chart and README name the tiers of ``TIERS``, in its order."""
+    names = [tier.name for tier in TIERS]
+    assert list(get_args(Start)) == ["auto", *names]
+    (start,) = [leaf for leaf in chart.leaves() if leaf.path == ("defaults", "start")]
+    assert start.type.split("|") == ["auto", *names]
+    table = README.read_text(encoding="utf-8").partition("| tier |")[2].partition("\n\n")[0]
+    assert re.findall(r"^ *\| `(\w+)` \|", table, flags=re.MULTILINE) == names
+
+
+def test_every_shipped_engine_is_named() -> None:
+    """The key's description and the table of docs/engines.md name every adapter."""
+    table = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8").partition("## Fields")[0]
+    for name in engines.adapters():
+        assert re.search(rf"\b{name}\b", DESCRIPTIONS["engine"]), name
+        assert f"| `{name}` |" in table, name
 
 
 def test_every_field_of_the_adapter_is_documented() -> None:
