@@ -1,4 +1,4 @@
-"""What a person reads: everything on standard error, so that standard output carries the product alone."""
+"""Output for people, on standard error: standard output carries only the command's product."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def console() -> Console:
 
 
 def note(message: str) -> None:
-    """Say one line."""
+    """Show one line."""
     console().print(message, markup=False)
 
 
 def warn(message: str) -> None:
-    """Say one line about something that the user should know but that stops nothing."""
+    """Show a warning."""
     console().print(f"warning: {message}", style="yellow", markup=False)
 
 
@@ -38,14 +38,14 @@ def fail(message: str) -> None:
 
 
 def product(text: str) -> None:
-    """Print what the command is for, to standard output."""
+    """Print the command's product on standard output."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
 
 
 @contextmanager
 def phase(message: str, *, spinner: bool = True) -> Iterator[None]:
-    """Show a phase and how long it took: a spinner on a terminal, one plain line elsewhere.
+    """Show a phase and its duration: a spinner on a terminal, one plain line elsewhere.
 
     ``spinner`` is off for a phase that shows its own progress.
     """
@@ -59,7 +59,7 @@ def phase(message: str, *, spinner: bool = True) -> Iterator[None]:
 
 
 def human_bytes(size: int) -> str:
-    """Return a size as a person reads it, in decimal units as Docker prints them."""
+    """Return a size for people, in decimal units as Docker prints them."""
     number = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:

@@ -6,7 +6,7 @@ The tree, by exit code::
     ├── UsageError       2  the command line is wrong
     ├── ConfigError      3  the configuration, the model or the lock is invalid
     ├── EnvironmentLacks 4  this machine lacks something
-    └── GateMissed       5  a limit that was asked for is not kept
+    └── GateMissed       5  a given limit is exceeded
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One error.
 
     Attributes:
-        what: one line that names it.
-        where: the flag, variable, or file and key it comes from.
-        got: what was found there.  Never a value that may be secret.
-        expected: what would have been right.
-        fix: what to do, as a command where there is one.
+        what: one line that describes it.
+        where: the flag, variable, or file and key that it comes from.
+        got: the actual value.  Never one that may be secret.
+        expected: the right value.
+        fix: what to do, as a command if possible.
     """
 
     what: str
@@ -37,10 +37,10 @@ class Problem:
         lines = [f"error: {self.what}"]
         if self.where:
             lines.append(f"  at {self.where}")
-        found = [f"got {self.got}"] if self.got else []
-        found += [f"expected {self.expected}"] if self.expected else []
-        if found:
-            lines.append("  " + ", ".join(found))
+        values = [f"got {self.got}"] if self.got else []
+        values += [f"expected {self.expected}"] if self.expected else []
+        if values:
+            lines.append("  " + ", ".join(values))
         if self.fix:
             lines.append(f"  fix: {self.fix}")
         return "\n".join(lines)
@@ -71,7 +71,7 @@ class ConfigError(WarmimageError):
 
 
 class EnvironmentLacks(WarmimageError):
-    """This machine lacks something that the command needs."""
+    """This machine lacks a requirement of the command."""
 
     exit_code = 4
 

@@ -1,4 +1,4 @@
-"""A folder that takes another's place whole, or not at all."""
+"""Replace a directory atomically."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replaced(directory: Path) -> Iterator[Path]:
-    """Give a path to make a folder at; at the block's end it takes the place of ``directory``.
+    """Yield a path for a new directory, which replaces ``directory`` at the end of the block.
 
     When the block raises, or the exchange fails, what was there before is there still.
 
     Args:
-        directory: the folder to replace or to make; the folders above it are made.
+        directory: the directory to replace or to create; its parents are created.
 
     Raises:
         OSError: it cannot be replaced.

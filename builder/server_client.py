@@ -1,4 +1,4 @@
-"""What a client sees of a server: when it is healthy, and when the first token comes."""
+"""A server as a client sees it: when it is healthy, and when its first token arrives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .errors import WarmimageError
 #: by half a hundredth on average, in every arm, and asking takes next to no CPU from the server.
 _LATE, _SHORTEST, _LONGEST = 0.01, 0.005, 0.1
 
-#: What is asked for, the same of every arm.
+#: The request, the same for every arm.
 MESSAGES = [{"role": "user", "content": "Hello"}]
 TOKENS = 16
 
@@ -35,7 +35,7 @@ class Answer:
 
 
 def wait_healthy(address: tuple[str, int], path: str, deadline: float, alive: Callable[[], None]) -> float:
-    """Ask until the health path answers 200, and return the monotonic time of that answer.
+    """Poll the health path until it answers 200, and return the monotonic time of that answer.
 
     Args:
         address: host and port.
@@ -44,7 +44,7 @@ def wait_healthy(address: tuple[str, int], path: str, deadline: float, alive: Ca
         alive: called about once a second; raises when the server has ended.
 
     Raises:
-        WarmimageError: it was not healthy by then.
+        WarmimageError: the server was not healthy by then.
     """
     began = looked = time.monotonic()
     while (now := time.monotonic()) < deadline:
@@ -58,7 +58,7 @@ def wait_healthy(address: tuple[str, int], path: str, deadline: float, alive: Ca
 
 
 def _status(address: tuple[str, int], path: str) -> int:
-    """Return the status of one answer, 0 for none."""
+    """Return the status of one answer; 0 if there is none."""
     connection = http.client.HTTPConnection(*address, timeout=5)
     with closing(connection):
         try:
@@ -71,16 +71,16 @@ def _status(address: tuple[str, int], path: str) -> int:
 def first_token(
     address: tuple[str, int], model: str, deadline: float, came: Callable[[], None] = lambda: None
 ) -> Answer:
-    """Ask for a streamed chat completion at temperature 0.
+    """Request a streamed chat completion at temperature 0.
 
     Args:
         address: host and port.
-        model: the name that the model is served by.
+        model: the served name of the model.
         deadline: monotonic time at which to give up.
-        came: called once, when the first token has come.
+        came: called once, at the first token.
 
     Raises:
-        WarmimageError: the server refuses, or its answer holds no content.
+        WarmimageError: the server refuses, or its answer has no content.
     """
     body = {"model": model, "messages": MESSAGES, "temperature": 0, "max_tokens": TOKENS, "stream": True}
     connection = http.client.HTTPConnection(*address, timeout=max(1.0, deadline - time.monotonic()))
@@ -91,7 +91,7 @@ def first_token(
             answer = connection.getresponse()
             if answer.status != 200:
                 raise WarmimageError(
-                    "the server refuses a chat completion",
+                    "the server refused a chat completion",
                     where="/v1/chat/completions",
                     got=f"status {answer.status}: {answer.read(300).decode(errors='replace')}",
                 )
@@ -103,7 +103,7 @@ def first_token(
                 parts.append(part)
         except (OSError, http.client.HTTPException) as error:
             raise WarmimageError(
-                "the server broke off a chat completion", where="/v1/chat/completions", got=f"{error!r}"
+                "the server aborted a chat completion", where="/v1/chat/completions", got=f"{error!r}"
             ) from None
     if not first:
         raise WarmimageError("the server's completion is empty", where="/v1/chat/completions")
@@ -123,7 +123,7 @@ def _content(line: bytes) -> str:
 
 
 def served_model(address: tuple[str, int], default: str) -> str:
-    """Return the name of the model that a server serves, or ``default`` where it does not tell."""
+    """Return the name of the model that a server serves, or ``default`` if it has no such list."""
     connection = http.client.HTTPConnection(*address, timeout=30)
     with closing(connection):
         try:

@@ -1,4 +1,4 @@
-"""Read a container's timeline: its events, and the phases that they bound."""
+"""Read a container's timeline: its events, and the phases between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .entrypoint.timeline import DEFAULT_PATH as DEFAULT_PATH
 
 Event = dict[str, Any]
 
-#: What ends each phase of a start; a phase begins where the one before it ended.
+#: The event that ends each phase of a start.  A phase begins at the end of the one before it.
 _PHASES = (
     ("container", "started", "created to PID 1's first line"),
     ("checks", "tier.started", "model volume, prefetch begun, tier chosen"),
@@ -38,8 +38,8 @@ class Phase:
 
     Attributes:
         name: one word.
-        seconds: how long it took.
-        meaning: what it is.
+        seconds: its duration.
+        meaning: its description.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Phase:
 
 
 def parse(lines: Iterable[str]) -> list[Event]:
-    """Return the events of a JSON-lines timeline; a line cut off by the container's end is left out."""
+    """Return the events of a JSON-lines timeline; an incomplete last line is ignored."""
     events = []
     for line in lines:
         try:
@@ -59,7 +59,7 @@ def parse(lines: Iterable[str]) -> list[Event]:
 
 
 def fetch(container: Container, path: str = DEFAULT_PATH) -> list[Event]:
-    """Return the timeline of a container, running or ended; empty where there is none."""
+    """Return the timeline of a container, running or ended; empty if it has none."""
     try:
         chunks, _ = container.get_archive(path)
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
@@ -86,9 +86,9 @@ def phases(events: Sequence[Event], created: float | None = None) -> list[Phase]
 
     Args:
         events: the timeline.
-        created: wall-clock time in seconds at which the container was asked for, on the clock of its host.
+        created: wall-clock time of the container's creation in seconds, on its host's clock.
     """
-    # A tier that failed began its own phases: those of the last one count, and lie after the failure.
+    # A failed tier has phases of its own.  Only the phases of the last tier count: those after the failure.
     last = max((index for index, event in enumerate(events) if event["event"] == "tier.failed"), default=-1)
     times = {event["event"]: event["t"] for event in events[:1]}
     for event in events[last + 1 :]:

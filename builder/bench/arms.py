@@ -1,4 +1,4 @@
-"""Arms: what is compared.  Tiers of one image, each with variables of its own, and at most one other image."""
+"""The arms of a comparison: tiers of one image, each with its own variables, and at most one other image."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SECRET = re.compile(r"(?:key|token|secret|password|passwd|credentials?)$", re.I
 
 @dataclass(frozen=True)
 class Arm:
-    """One thing to start again and again.
+    """One arm, which is started in every round.
 
     Attributes:
-        name: as it was written, ``#2`` after it where it came before.
+        name: the arm as the command line names it, with ``#2`` if it comes twice.
         image: reference of its image.
-        plan: the image's plan; ``None`` for an image of others.
-        tier: the tier that is to come up; ``None`` where any may.
+        plan: the image's plan; ``None`` if warmimage did not build it.
+        tier: the expected tier; ``None`` for any.
         environment: variables of the container.
         arguments: engine arguments.
         needs: what its container needs.
@@ -42,7 +42,7 @@ class Arm:
     health_path: str
 
     def facts(self) -> ArmFacts:
-        """Return what the result says of it, without what may be secret."""
+        """Return the arm's facts for the result, without secrets."""
         return ArmFacts(
             name=self.name,
             image=self.image,
@@ -55,7 +55,7 @@ class Arm:
 def arms_of(
     text: str, reference: str, plan: Plan, environment: Mapping[str, str], arguments: Sequence[str]
 ) -> list[Arm]:
-    """Return the arms that ``--arms`` names: tiers of one image of ours.
+    """Return the arms of ``--arms``: tiers of one image.
 
     Args:
         text: tiers, separated by commas, each with variables after ``+``: ``plain,preload+WARMIMAGE_PREFETCH=off``.
@@ -68,16 +68,16 @@ def arms_of(
     Raises:
         UsageError: a tier is not in the image, or a variable has no name.
     """
-    asked = text.split(",") if text else list(reversed(plan.tiers))
+    entries = text.split(",") if text else list(reversed(plan.tiers))
     seen: Counter[str] = Counter()
     arms = []
-    for written in asked:
-        tier, *settings = written.strip().split("+")
+    for entry in entries:
+        tier, *settings = entry.strip().split("+")
         if tier not in plan.tiers:
             raise UsageError(
                 "the image has no such tier", where="--arms", got=tier or "nothing", expected=", ".join(plan.tiers)
             )
-        own: dict[str, str] = {}
+        variables: dict[str, str] = {}
         for setting in settings:
             if not _VARIABLE.match(setting):
                 raise UsageError(
@@ -85,21 +85,24 @@ def arms_of(
                 )
             name, _, value = setting.partition("=")
             if name == "WARMIMAGE_START":
-                raise UsageError("an arm's tier is its first word", where="--arms", got=f"{tier}+{name}")
+                raise UsageError("an arm's tier is set by its first part", where="--arms", got=f"{tier}+{name}")
             if _SECRET.search(name):
                 raise UsageError(
-                    "an arm's name is shown, and must hold no secret", where="--arms", got=name, fix=f"--env {name}=..."
+                    "an arm's name is public and must not hold a secret",
+                    where="--arms",
+                    got=name,
+                    fix=f"--env {name}=...",
                 )
-            own[name] = value
-        seen[written.strip()] += 1
-        count = seen[written.strip()]
+            variables[name] = value
+        seen[entry.strip()] += 1
+        count = seen[entry.strip()]
         arms.append(
             Arm(
-                name=written.strip() + (f"#{count}" if count > 1 else ""),
+                name=entry.strip() + (f"#{count}" if count > 1 else ""),
                 image=reference,
                 plan=plan,
                 tier=tier,
-                environment={**environment, **own, "WARMIMAGE_START": tier},
+                environment={**environment, **variables, "WARMIMAGE_START": tier},
                 arguments=tuple(arguments),
                 needs=needs_of(plan, arguments),
                 health_path=plan.engine.health_path,
@@ -117,21 +120,21 @@ def against(
     port: int,
     unprivileged: bool,
 ) -> Arm:
-    """Return the arm of another image: one of ours, or any other that serves the OpenAI API.
+    """Return the arm of another image, which warmimage built or which serves the OpenAI API.
 
     Args:
         reference: the image.
-        plan: its plan, where it is ours.
-        like: the plan of the image that it is compared with: the model's path is the same.
+        plan: its plan; ``None`` if warmimage did not build it.
+        like: the plan of the image to compare with, which has the same model path.
         environment: variables that every arm has.
         arguments: the image's own arguments.
-        port: TCP port that it listens on, where it is not ours.
+        port: its TCP port, if warmimage did not build it.
         unprivileged: whether its user is not root.
     """
     if plan:
         needs, health = needs_of(plan, arguments), plan.engine.health_path
     else:
-        # Which engine it holds is not known, and room in /dev/shm costs nothing until it is used.
+        # The engine is unknown.  Room in /dev/shm costs nothing until it is used.
         shared_memory = max(adapter.shared_memory for adapter in engines.adapters().values())
         needs = Needs(port, like.model.path, False, max(shared_memory, like.engine.shared_memory), unprivileged)
         health = "/health"

@@ -1,4 +1,4 @@
-"""No container is left behind, whenever the bench is interrupted."""
+"""Remove a bench's containers, even if it is interrupted."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from docker.errors import APIError, NotFound
 from ..console import warn
 from ..docker_api.temporary_container import undisturbed
 
-#: Label of the bench's containers; its value is the bench's own.
+#: Label of a bench's containers; its value identifies the bench.
 LABEL = "dev.warmimage.bench"
 
 
 @contextlib.contextmanager
 def swept(client: docker.DockerClient, session: str) -> Iterator[None]:
-    """Remove whatever containers of this bench are still there when the block ends, however it ends.
+    """Remove all remaining containers of this bench at the end of the block, in every case.
 
     A terminal that goes away ends the block too, unless the user has said that it is not to (``nohup``).
     """

@@ -1,4 +1,4 @@
-"""The machine that is measured on: what it is, and how much of it others use."""
+"""The machine of the measurement: its facts, and the load of other processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def describe(client: docker.DockerClient) -> Host:
-    """Return what a reader must know of this machine."""
+    """Return this machine's facts."""
     version = client.version()
     return Host(
         cpu=_cpu_model(),
@@ -42,7 +42,7 @@ def _cpu_model() -> str:
 
 
 def _gpus() -> tuple[str, ...]:
-    """Return name and driver of each NVIDIA GPU; empty where there is none."""
+    """Return name and driver of each NVIDIA GPU; empty if there is none."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -53,12 +53,12 @@ def _gpus() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Load:
-    """What the machine has used so far.
+    """The machine's counters so far.
 
     Attributes:
         at: monotonic time.
-        busy: CPU seconds of everybody.
-        own: CPU seconds of what belongs to the measurement, by process.
+        busy: CPU seconds of all processes.
+        own: CPU seconds of the measurement's processes, by process.
         disk_bytes: bytes read from all disks.
     """
 
@@ -74,20 +74,20 @@ class Load:
         This process, Docker's programs and the kernel's threads count as part of the measurement, because they work for
         it.
         """
-        # user, nice, system, idle, iowait, irq, softirq, steal: what a hypervisor takes away is taken by others.
+        # user, nice, system, idle, iowait, irq, softirq, steal: the hypervisor's time counts as others'.
         fields = [int(word) for word in _first_line("/proc/stat").split()[1:9]]
         busy = (sum(fields) - fields[3] - fields[4]) / _TICKS
         return cls(time.monotonic(), busy, dict(_own_seconds()), _disk_bytes())
 
     def others_since(self, before: Load, container_seconds: float) -> float:
-        """Return the share of all CPUs that others used between two readings, 0 to 1."""
+        """Return the share of all CPUs that other processes used between two readings, 0 to 1."""
         own = sum(seconds - before.own.get(process, 0.0) for process, seconds in self.own.items())
         others = self.busy - before.busy - own - container_seconds
         return min(1.0, max(0.0, others / ((self.at - before.at) * (os.cpu_count() or 1))))
 
 
 def _own_seconds() -> Iterator[tuple[tuple[str, str], float]]:
-    """Yield process id and start time, and CPU seconds, of what belongs to the measurement; ended children included."""
+    """Yield process id, start time and CPU seconds of the measurement's processes, including ended children."""
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
@@ -104,7 +104,7 @@ def _own_seconds() -> Iterator[tuple[tuple[str, str], float]]:
 
 
 def _disk_bytes() -> int:
-    """Return the bytes read from this machine's disks, those that lie on other disks left out."""
+    """Return the bytes read from this machine's disks, without disks that lie on other disks."""
     sectors = 0
     for device in Path("/sys/block").iterdir():
         if not device.name.startswith(("loop", "ram", "zram")) and not any((device / "slaves").glob("*")):

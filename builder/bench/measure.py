@@ -22,16 +22,16 @@ from .arms import Arm
 from .host import Load
 from .result import Cold, Run, Span, State
 
-#: Seconds during which others' use of the CPUs is watched before each start.
+#: Seconds before each start in which the load of other processes is measured.
 _WATCH = 0.5
 
-#: Seconds that PID 1's own probe may need to see what the client saw.
+#: Seconds that PID 1's readiness probe may lag behind the client.
 _PROBE_PATIENCE = 10.0
 
-#: The phase of what no other phase accounts for.
+#: The time that no other phase accounts for.
 UNACCOUNTED = "unaccounted"
 
-#: Every phase, in order: the timeline's, and around them what only the client sees.
+#: All phases in order: the timeline's, with those that only the client sees around them.
 PHASES = ("asking", *timeline.PHASE_NAMES, "server", "token", UNACCOUNTED)
 
 
@@ -41,14 +41,14 @@ class Starter:
 
     Attributes:
         client: client of the Docker daemon.
-        images: id of each image by its reference: a tag that is moved meanwhile changes nothing.
+        images: id of each image by its reference, so that a moved tag changes nothing.
         session: value of the label of all containers.
-        model_dir: directory to mount; ``None`` where the image holds its model.
+        model_dir: directory to mount; ``None`` if the image holds its model.
         host: host address to publish ports on.
         gpus: as ``warmimage run`` takes them.
-        timeout: seconds that a start may take.
+        timeout: time limit of a start in seconds.
         files: the files to drop before a cold start, by arm name.
-        missing: why figures are not to be had, by their names; filled as runs find out.
+        missing: why figures are not available, by name; filled by the runs.
     """
 
     client: docker.DockerClient
@@ -64,7 +64,7 @@ class Starter:
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def start(self, arm: Arm, state: State, number: int) -> Run:
-        """Start an arm once, and return what was seen.
+        """Start an arm once, and return the measurement.
 
         Raises:
             WarmimageError: the Docker daemon refuses, the server ends or does not become ready in time, or the page
@@ -75,17 +75,17 @@ class Starter:
         time.sleep(_WATCH)
         before = Load.now()
         watch = _Watch(before.others_since(first, 0.0), before, left)
-        words = self._words(arm)
+        arguments = self._arguments(arm)
         asked, asked_wall = time.monotonic(), time.time()
         with temporary_container.created(
-            self.client, self.images[arm.image], words, f"a container of {arm.image}"
+            self.client, self.images[arm.image], arguments, f"a container of {arm.image}"
         ) as container:
             container_options.start(container)
             container.reload()
             return self._follow(arm, state, number, container, watch, asked, asked_wall)
 
-    def _words(self, arm: Arm) -> dict[str, Any]:
-        """Return how to create an arm's container."""
+    def _arguments(self, arm: Arm) -> dict[str, Any]:
+        """Return the keyword arguments for the creation of an arm's container."""
         mounted = self.model_dir if arm.plan is None or arm.plan.weights != "bake" else None
         options = Options(
             model_dir=mounted,
@@ -124,7 +124,7 @@ class Starter:
         up = timeline.find(events, "ready")
         tier = str(up[-1]["tier"]) if up else None
         if arm.plan and not up:
-            self.missing["tier"] = "no timeline says which tier came up"
+            self.missing["tier"] = "no timeline names the tier"
         figures = {
             "ready": healthy - asked,
             "first_token": answer.first_token - asked,
@@ -151,7 +151,7 @@ class Starter:
         )
 
     def _events(self, arm: Arm, container: Container) -> list[timeline.Event]:
-        """Return the timeline, once PID 1's own probe has seen that the server is ready."""
+        """Return the timeline, once it has the event ``ready``."""
         path = container_options.timeline_path(arm.plan, arm.environment) if arm.plan else ""
         if not path:
             return []
@@ -165,7 +165,7 @@ class Starter:
 
 @dataclass(frozen=True)
 class _Watch:
-    """What was seen before a start: the share of the CPUs that others used, the load, and what stayed resident."""
+    """The measurements before a start: the load of other processes, the counters, and the cached rest."""
 
     before: float
     load: Load
@@ -196,9 +196,9 @@ def _marks(
     *,
     local: bool,
 ) -> _Marks:
-    """Return where phases end, as monotonic times.
+    """Return the ends of the phases, as monotonic times.
 
-    On this machine the timeline's clock is ours.  Another's is laid over ours at the moment of ready.
+    On this machine the timeline has our clock.  Another machine's clock is aligned with ours at ready.
     """
     created = timeline.created(container)
     ready = [event["t"] for event in events if event["event"] == "ready"]
@@ -216,9 +216,9 @@ def _marks(
 
 
 def _phases(ends: list[tuple[str, float]], asked: float, healthy: float, first_token: float) -> tuple[Span, ...]:
-    """Return the phases from asking to the first token, with what they leave unaccounted.
+    """Return the phases from the request to the first token, with the unaccounted rest.
 
-    A phase that the container saw end after the client was ready ends for the client at that moment.
+    A phase that ends in the container after the client saw readiness ends at that moment for the client.
     """
     spans, before = [], asked
     for name, end in ends:
@@ -231,7 +231,7 @@ def _phases(ends: list[tuple[str, float]], asked: float, healthy: float, first_t
 
 
 def _address(container: Container, port: int) -> tuple[str, int]:
-    """Return the host address at which a container's port is published."""
+    """Return the host address of a container's published port."""
     _check_running(container)
     for binding in container.ports.get(f"{port}/tcp") or ():
         return binding["HostIp"], int(binding["HostPort"])
@@ -247,7 +247,7 @@ def _check_running(container: Container, name: str = "") -> None:
     """Check that a container has not ended.
 
     Raises:
-        WarmimageError: it has; the message has the end of its log.
+        WarmimageError: it has ended; the message has the end of its log.
     """
     state = container.attrs["State"]
     if not state["Running"]:

@@ -1,4 +1,4 @@
-"""A cold page cache: the pages of exactly an image's layers and a model's files, dropped, and looked for afterwards."""
+"""A cold page cache: drop the pages of an image's layers and a model's files, and check that they are evicted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..entrypoint.pagecache.syscalls import resident_bytes
 from ..errors import EnvironmentLacks
 from .result import Cold
 
-#: Share of the bytes that may stay resident in a cold run.
+#: Largest share of bytes that may stay cached in a cold run.
 LIMIT = 0.02
 
 _TRIES = 3
@@ -24,10 +24,10 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Files:
-    """The regular files under some folders, each once.
+    """The regular files below some directories, each once.
 
     Attributes:
-        paths: the files that hold any bytes.
+        paths: the files that are not empty.
         total_bytes: the sum of their sizes.
     """
 
@@ -35,12 +35,12 @@ class Files:
     total_bytes: int
 
     @classmethod
-    def under(cls, folders: Sequence[str]) -> Files:
-        """Return the files under folders; a link is not followed, except to what a folder itself is."""
+    def under(cls, directories: Sequence[str]) -> Files:
+        """Return the files under directories; links are not followed, except for the directories themselves."""
         found: dict[tuple[int, int], str] = {}
         total = 0
-        for folder in folders:
-            for path, status in _walk(folder):
+        for directory in directories:
+            for path, status in _walk(directory):
                 if status.st_size and (status.st_dev, status.st_ino) not in found:
                     found[status.st_dev, status.st_ino] = path
                     total += status.st_size
@@ -51,16 +51,16 @@ def check(client: docker.DockerClient, images: Sequence[Image]) -> None:
     """Check that the page cache of these images' layers can be dropped from here.
 
     Raises:
-        EnvironmentLacks: it cannot.
+        EnvironmentLacks: it cannot be dropped.
     """
 
     def lacking(got: str, expected: str) -> EnvironmentLacks:
         return EnvironmentLacks(
-            "no cold start can be measured here", where="--state cold", got=got, expected=expected, fix="--state warm"
+            "cold starts cannot be measured here", where="--state cold", got=got, expected=expected, fix="--state warm"
         )
 
     if os.geteuid() != 0:
-        raise lacking(f"user id {os.geteuid()}", "root, who may read the image's layers")
+        raise lacking(f"user id {os.geteuid()}", "root, who can read the image's layers")
     if not str(client.api.base_url).startswith("http+docker://localhost"):
         raise lacking("a Docker daemon over the network", "one of this machine")
     info = client.info()
@@ -69,26 +69,26 @@ def check(client: docker.DockerClient, images: Sequence[Image]) -> None:
     if info["Driver"] != "overlay2":
         raise lacking(f"storage driver {info['Driver']}", "overlay2")
     for image in images:
-        absent = [folder for folder in layers(image) if not os.path.isdir(folder)]
+        absent = [directory for directory in layers(image) if not os.path.isdir(directory)]
         if absent or not layers(image):
             got = f"{absent[0]} is not on this machine" if absent else "an image without layers of overlay2"
-            raise lacking(got, "the folders of the image's layers")
+            raise lacking(got, "the directories of the image's layers")
 
 
 def layers(image: Image) -> list[str]:
-    """Return the folders on the host that hold an image's layers; empty where its storage has none."""
+    """Return the host's directories of an image's layers; empty if its storage has none."""
     data = (image.attrs.get("GraphDriver") or {}).get("Data") or {}
-    folders = [data.get("UpperDir", ""), *str(data.get("LowerDir") or "").split(":")]
-    return [folder for folder in folders if folder]
+    directories = [data.get("UpperDir", ""), *str(data.get("LowerDir") or "").split(":")]
+    return [directory for directory in directories if directory]
 
 
 def drop(files: Files) -> Cold:
-    """Drop the files' pages from the page cache, and look whether they are gone.
+    """Drop the files' pages from the page cache, and check that they are evicted.
 
     Raises:
-        EnvironmentLacks: more than ``LIMIT`` of the bytes stays resident: somebody uses the files.
+        EnvironmentLacks: more than ``LIMIT`` of the bytes stays cached, because a process uses the files.
     """
-    os.sync()  # a page that is not yet written cannot be dropped
+    os.sync()  # a dirty page cannot be dropped
     left: dict[str, int] = {}
     for attempt in range(_TRIES):
         for path in left or files.paths:
@@ -98,7 +98,7 @@ def drop(files: Files) -> Cold:
         if cold.share <= LIMIT:
             return cold
         if attempt + 1 < _TRIES:
-            time.sleep(0.3)  # a container that has just been removed may still be letting go of them
+            time.sleep(0.3)  # a container that was just removed may still hold them
     largest = sorted(left, key=left.__getitem__, reverse=True)[:3]
     raise EnvironmentLacks(
         f"{cold.share:.0%} of the files stay in the page cache",
@@ -117,9 +117,9 @@ def _forget(path: str) -> None:
         os.close(descriptor)
 
 
-def _walk(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the regular files under a folder; a model's own links lead to its files (the Hub's cache)."""
-    for at, _, names in os.walk(folder):
+def _walk(directory: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the regular files below a directory, and the targets of its links, as in the Hub's cache."""
+    for at, _, names in os.walk(directory):
         for name in names:
             path = os.path.join(at, name)
             try:
@@ -130,7 +130,7 @@ def _walk(folder: str) -> Iterator[tuple[str, os.stat_result]]:
                 yield path, status
 
 
-def model_folders(directory: Path) -> list[str]:
-    """Return the folders that hold a model's bytes: its own, and those that its links lead to."""
+def model_directories(directory: Path) -> list[str]:
+    """Return the directories of a model's files: its own, and those of its links' targets."""
     targets = {str(path.resolve().parent) for path in directory.rglob("*") if path.is_symlink() and path.is_file()}
     return [str(directory.resolve()), *sorted(targets)]

@@ -63,7 +63,7 @@ class ImageFacts(Frozen):
 
 
 class ModelFacts(Frozen):
-    """The model that was served; never where it lies on the host.  Weights are ``None`` where no folder holds them."""
+    """The served model, without its path on the host.  ``weight_bytes`` is ``None`` for a model without a directory."""
 
     name: str
     weight_bytes: int | None
@@ -73,7 +73,7 @@ class ArmFacts(Frozen):
     """What was compared.
 
     Attributes:
-        name: as it was asked for, ``#2`` after it where it came before.
+        name: the arm as the command line names it, with ``#2`` if it comes twice.
         image: the image's reference, one of ``Result.images``.
         tier: the tier that was to come up; ``None`` where any may.
         variables: names of the variables that were set; values may be secret.
@@ -248,7 +248,7 @@ def load(path: Path) -> Result:
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"])
-        raise ConfigError("not a result of this version's bench", where=f"{path}: {at}", got=first["msg"]) from None
+        raise ConfigError("not a result of this version of bench", where=f"{path}: {at}", got=first["msg"]) from None
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""A whole bench: what is asked for, checked before anything runs; then every arm in turn, state after state."""
+"""A bench: its request is checked before anything runs; then the arms run in turn, state after state."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """The request for a bench.
 
     Attributes:
         image: reference of an image of ours.
-        model_dir: directory to mount; ``None`` where the image holds its model.
+        model_dir: directory to mount; ``None`` if the image holds its model.
         arms: as ``arms_of`` reads them.
         other: another image to compare with; empty for none.
         other_arguments: its own arguments; ``None`` for the same as the image's.
-        other_port: TCP port that it listens on, where it is not ours.
+        other_port: its TCP port, if warmimage did not build it.
         rounds: runs of each arm in each state.
         states: of the page cache.
         environment: variables of every container.
@@ -63,7 +63,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Step:
-    """One start to come; round 0 warms up and is discarded."""
+    """One start; round 0 warms up and is discarded."""
 
     state: State
     round: int
@@ -75,7 +75,7 @@ class Session:
 
     Args:
         client: client of the Docker daemon.
-        request: what is asked for.
+        request: the request.
 
     Attributes:
         arms: what is compared.
@@ -83,8 +83,8 @@ class Session:
     Raises:
         UsageError: fewer than two arms, or an arm that the image does not have.
         ConfigError: the image is none of ours, or the model directory is missing.
-        EnvironmentLacks: a cold start is asked for and cannot be had here.
-        WarmimageError: there is no such image.
+        EnvironmentLacks: cold starts are requested, but this host cannot measure them.
+        WarmimageError: the image does not exist.
     """
 
     def __init__(self, client: docker.DockerClient, request: Request) -> None:
@@ -92,7 +92,7 @@ class Session:
         self._request = request
         image, self._plan = self._image(request.image)
         if self._plan is None:
-            plan_of(image, request.image)  # says that it is none of ours
+            plan_of(image, request.image)  # raises the error
             raise AssertionError
         check(self._plan, Options(model_dir=request.model_dir, arguments=request.arguments))
         _check_probed(self._plan, request.arguments)
@@ -101,9 +101,7 @@ class Session:
         if request.other:
             self._add_other(request)
         if len(self.arms) < 2:
-            raise UsageError(
-                "one arm has nothing to be compared with", where="--arms", fix="name two, or the same one twice"
-            )
+            raise UsageError("a comparison needs two arms", where="--arms", fix="name two arms, or the same one twice")
         if "cold" in request.states:
             page_cache.check(client, [image for image, _ in self._images.values()])
 
@@ -190,7 +188,7 @@ class Session:
 
     def _files(self) -> dict[str, page_cache.Files]:
         """Return the files of each arm's image and of the model."""
-        model = page_cache.model_folders(self._request.model_dir) if self._request.model_dir else []
+        model = page_cache.model_directories(self._request.model_dir) if self._request.model_dir else []
         of_image = {
             name: page_cache.Files.under([*page_cache.layers(image), *model])
             for name, (image, _) in self._images.items()
@@ -217,10 +215,11 @@ class Session:
 
     def _model(self) -> ModelFacts:
         assert self._plan  # noqa: S101 - checked before
-        folder = self._request.model_dir
-        files = [path for path in folder.rglob("*") if path.suffix in _WEIGHTS and path.is_file()] if folder else []
+        directory = self._request.model_dir
+        paths = directory.rglob("*") if directory else ()
+        files = [path for path in paths if path.suffix in _WEIGHTS and path.is_file()]
         size = sum(path.stat().st_size for path in files)
-        return ModelFacts(name=self._plan.model.name, weight_bytes=size if folder else None)
+        return ModelFacts(name=self._plan.model.name, weight_bytes=size if directory else None)
 
 
 def _check_probed(plan: Plan, arguments: Sequence[str]) -> None:
@@ -231,10 +230,10 @@ def _check_probed(plan: Plan, arguments: Sequence[str]) -> None:
 
 
 def check_writable(*files: Path | None) -> None:
-    """Check that files can be written, before hours of runs.
+    """Check that files can be written, before the runs take hours.
 
     Raises:
-        ConfigError: the folder of one is missing, or one is a folder.
+        ConfigError: a file's directory is missing, or a file is a directory.
     """
     for file in files:
         if file and (file.is_dir() or not file.parent.is_dir()):

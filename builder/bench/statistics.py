@@ -1,4 +1,4 @@
-"""What can be said of a few runs: median, spread, and the ratio of two medians with an interval."""
+"""Statistics of a few runs: median, spread, and the ratio of two medians with an interval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .result import Spread
 
-#: With fewer runs of each arm the bootstrap covers less than it says (three: 90 %, four: 92 %): no interval is given.
+#: With fewer runs of each arm the bootstrap's interval covers too little (three: 90 %, four: 92 %), so none is given.
 FEWEST_RUNS = 5
 
 #: The interval's level.

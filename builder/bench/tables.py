@@ -1,4 +1,4 @@
-"""A result as a person reads it: tables for a terminal and for the HTML report."""
+"""A result for people: tables for a terminal and for the HTML report."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def times(result: Result) -> Grid:
         )
     first = result.arms[0].name
     return Grid(
-        f"Time from asking for the container, medians of {result.rounds}",
+        f"Time from the request for the container, medians of {result.rounds}",
         ("state", "arm", "ready", "first token", "min to max", "quartiles", f"{first} / arm", "95 %", "verdict"),
         tuple(rows),
     )
@@ -77,7 +77,7 @@ def _ratio(entry: Comparison | None) -> tuple[str, str, str]:
 
 
 def resources(result: Result) -> Grid:
-    """Return what the starts used."""
+    """Return the resource usage of the starts."""
     names = [name for name in FIGURES if name not in ("ready", "first_token")]
     rows = []
     for cell in result.cells:
@@ -103,7 +103,7 @@ def phases(result: Result) -> Grid:
 
 
 def as_text(result: Result, width: int) -> str:
-    """Return the tables for a terminal, and below them what to know of the figures."""
+    """Return the tables for a terminal, with the notes on the figures below."""
     from io import StringIO
 
     from rich.console import Console
@@ -126,8 +126,8 @@ def as_text(result: Result, width: int) -> str:
 
 
 def notes(result: Result) -> list[str]:
-    """Return what to know of the figures, a line each."""
-    lines = [f"WORTHLESS: {fault}" for fault in result.faults]
+    """Return the notes on the figures, one line each."""
+    lines = [f"INVALID: {fault}" for fault in result.faults]
     for entry in result.comparisons:
         if entry.figure == "first_token" and not entry.conclusive:
             lines.append(f"{entry.state}, {entry.first} / {entry.other}: {entry.verdict}")
@@ -137,7 +137,7 @@ def notes(result: Result) -> list[str]:
         worst = max(left, key=lambda cold: cold.share)
         lines.append(
             f"cold: {worst.files} files of {human_bytes(worst.total_bytes)} dropped before each start, "
-            f"at most {worst.share:.2%} stayed resident"
+            f"at most {worst.share:.2%} stayed cached"
         )
     return lines
 

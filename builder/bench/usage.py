@@ -15,11 +15,11 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Usage:
-    """What was used up to one moment; ``None`` where a figure is not to be had.
+    """The usage up to one moment; ``None`` for a figure that is not available.
 
     Attributes:
         figures: ``cpu`` in seconds, ``read``, ``memory``, ``rss``, ``pss`` in bytes.
-        missing: why not, by the figure's name.
+        missing: the reason, by the figure's name.
     """
 
     figures: dict[str, float | None]
@@ -36,7 +36,7 @@ def local_pid(container: Container) -> int:
 
 
 def read(container: Container) -> Usage:
-    """Return what a running container has used; called once, at the first token, as reading costs time too."""
+    """Return the usage of a running container.  Called once, at the first token, because reading takes time."""
     pid = local_pid(container)
     if not pid:
         return _counts_of_daemon(container)
@@ -54,7 +54,7 @@ def read(container: Container) -> Usage:
         try:
             figures[name] = reader()
             if figures[name] is None:
-                missing[name] = "this kernel keeps no such count for the container"
+                missing[name] = "this kernel has no such counter for the container"
         except OSError as error:
             figures[name] = None
             missing[name] = f"{error.strerror}: {_general(str(error.filename))}"
@@ -62,13 +62,13 @@ def read(container: Container) -> Usage:
 
 
 def _general(path: str) -> str:
-    """Return a path without the process id and the container's in it, the same for every run."""
+    """Return a path with placeholders for the process id and the container's id, the same for every run."""
     parts = ("PID" if part.isdigit() else part for part in path.split("/"))
     return "/".join("ID" if len(part) >= 64 else part for part in parts)
 
 
 def _groups(pid: int) -> Iterator[tuple[str, Path]]:
-    """Yield the container's control groups by controller; version 2's, which has all, under an empty name."""
+    """Yield the container's control groups by controller; version 2's, with all controllers, under an empty name."""
     for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
@@ -87,25 +87,25 @@ def _read_bytes(groups: dict[str, Path]) -> float | None:
     if "blkio" in groups:
         text = (groups["blkio"] / "blkio.throttle.io_service_bytes_recursive").read_text(encoding="ascii")
         for line in text.splitlines():
-            words = line.split()
-            if len(words) == 3 and words[1] == "Read":
-                by_device[words[0]] = int(words[2])
+            fields = line.split()
+            if len(fields) == 3 and fields[1] == "Read":
+                by_device[fields[0]] = int(fields[2])
     else:
         for line in (groups[""] / "io.stat").read_text(encoding="ascii").splitlines():
-            device, *words = line.split()
-            counts = dict(word.split("=", 1) for word in words if "=" in word)
+            device, *fields = line.split()
+            counts = dict(field.split("=", 1) for field in fields if "=" in field)
             by_device[device] = int(counts.get("rbytes", 0))
-    # A device on top of others (LVM, encryption) counts what they count again.
+    # A device on top of others (LVM, encryption) counts the same bytes again.
     if not by_device:
-        return None  # version 1 keeps the file and counts nothing, unless reads are throttled
+        return None  # version 1 has the file, but counts only while reads are throttled
     return float(sum(count for device, count in by_device.items() if not _below(device) & set(by_device)))
 
 
 def _below(device: str) -> set[str]:
-    """Return the numbers of the devices that a block device lies on."""
-    folder = Path(f"/sys/dev/block/{device}/slaves")
+    """Return the numbers of the devices below a block device."""
+    directory = Path(f"/sys/dev/block/{device}/slaves")
     try:
-        return {(entry / "dev").read_text(encoding="ascii").strip() for entry in folder.iterdir()}
+        return {(entry / "dev").read_text(encoding="ascii").strip() for entry in directory.iterdir()}
     except OSError:
         return set()
 

@@ -1,4 +1,4 @@
-"""What the runs say: cells, comparisons, whether a machine was too noisy to conclude, and the gate."""
+"""Conclusions from the runs: cells, comparisons, noise, and the gate."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .measure import PHASES
 from .result import FIGURES, ArmFacts, Cell, Comparison, Result, Run, Span, State
 from .statistics import FEWEST_RUNS, ratio_of_medians, spread
 
-#: Share of all CPUs that others may use, as the median over the runs of a comparison.
+#: Largest share of all CPUs for other processes, as the median over the runs of a comparison.
 OTHERS_LIMIT = 0.10
 
-#: How far an arm's quartiles may lie apart, as a share of its median.
+#: Largest distance of an arm's quartiles, as a share of its median.
 SPREAD_LIMIT = 0.15
 
 _TIMES: tuple[Literal["ready", "first_token"], ...] = ("ready", "first_token")
@@ -77,7 +77,7 @@ def _compare(first: Sequence[Run], other: Sequence[Run], figure: Literal["ready"
 
 
 def _noise(first: Sequence[Run], other: Sequence[Run], figure: str) -> Iterator[str]:
-    """Yield why these runs are too noisy to conclude anything from them."""
+    """Yield the reasons why these runs are too noisy for a conclusion."""
     runs = [*first, *other]
     for when, shares in (
         ("before", [run.others_before for run in runs if run.others_before is not None]),
@@ -94,7 +94,7 @@ def _noise(first: Sequence[Run], other: Sequence[Run], figure: str) -> Iterator[
 
 
 def _words(ratio: float, low: float | None, high: float | None, runs: int, noise: Sequence[str]) -> str:
-    """Return what a comparison says."""
+    """Return the verdict of a comparison."""
     if noise:
         return "no conclusion: " + "; ".join(noise)
     if low is None or high is None:
@@ -105,12 +105,12 @@ def _words(ratio: float, low: float | None, high: float | None, runs: int, noise
 
 
 def faults(runs: Sequence[Run], arms: Sequence[ArmFacts]) -> tuple[str, ...]:
-    """Return what makes the comparison worthless, each once."""
+    """Return the faults that make the comparison invalid, each once."""
     found = []
     tiers = {arm.name: arm.tier for arm in arms}
     for run in runs:
         if not run.tier_right:
-            came = f"tier {run.tier}" if run.tier else "no tier that a timeline tells of"
+            came = f"tier {run.tier}" if run.tier else "no known tier"
             found.append(f"{run.arm}, {run.state}: {came} came up, not {tiers[run.arm]}")
     first = runs[0]
     for run in runs:
@@ -131,7 +131,7 @@ def check_gate(result: Result, least: float) -> None:
     Raises:
         GateMissed: it is not so.
     """
-    found = [Problem("the comparison is worthless", where="--gate", got=fault) for fault in result.faults]
+    found = [Problem("the comparison is invalid", where="--gate", got=fault) for fault in result.faults]
     last = result.arms[-1].name
     for entry in _gated(result.comparisons, last):
         where = f"{entry.state}: {entry.first} / {last}"

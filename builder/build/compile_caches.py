@@ -1,4 +1,4 @@
-"""Compile caches: what a first start of an image compiles, or finds out, on this host, brought into the image."""
+"""Compile caches: the results of a first start on this host, which later builds bring into the image."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import cast
 from docker.models.containers import Container
 
 from .. import engines
-from ..docker_api import archive as streams
+from ..docker_api import archive as docker_archive
 from ..docker_api import daemon
 from ..entrypoint.startup.compile_caches import DIRECTORY_NAME
 from ..entrypoint.startup.compile_caches import NAME as MANIFEST
 from ..errors import WarmimageError
 from ..plan import CachesPlan, Plan
 
-#: Where the image's ``collect`` command writes to in its container: a directory that every user may write.
+#: Directory in the container for the image's command ``collect``; every user may write there.
 DIRECTORY = "/run/warmimage/caches"
 
 
 def wanted(plan: Plan, model_dir: Path | None) -> bool:
-    """Return whether an image's engine keeps compile caches, and can be started here with its model."""
+    """Return whether an image's engine keeps compile caches and can start here with its model."""
     return bool(plan.engine.caches) and (not plan.model.mounted or model_dir is not None)
 
 
@@ -38,28 +38,28 @@ def collect(container: Container, plan: Plan, directory: Path) -> CachesPlan:
     Args:
         container: the container.
         plan: its image's plan.
-        directory: is made; gets the caches and their manifest.
+        directory: is created, with the caches and their manifest.
 
     Raises:
-        WarmimageError: the engine has left no cache; the message says why.
+        WarmimageError: the engine has left no cache; the message has the reason.
     """
     command = [plan.python, "-I", "-S", f"{plan.folders.root}/entrypoint", "collect", DIRECTORY]
     with daemon.api_errors("the compile caches cannot be collected"):
         result = container.exec_run(command)
     if result.exit_code:
         output = cast(bytes, result.output).decode(errors="replace")
-        raise WarmimageError("no compile cache was collected", got=" ".join(output.split())[-300:])
-    streams.fetch(container, DIRECTORY, directory, "the compile caches")
+        raise WarmimageError("the compile caches could not be collected", got=" ".join(output.split())[-300:])
+    docker_archive.fetch(container, DIRECTORY, directory, "the compile caches")
     return read_manifest(directory)
 
 
 def put(container: Container, plan: Plan, directory: Path) -> None:
-    """Put compile caches into a container that has not started, at their place in an image.
+    """Copy compile caches to their place in a container that has not started.
 
     Args:
         container: the container.
         plan: its image's plan.
-        directory: holds the caches, as ``collect`` left them.
+        directory: the directory that ``collect`` has filled.
 
     Raises:
         WarmimageError: the Docker daemon refuses.
@@ -67,7 +67,7 @@ def put(container: Container, plan: Plan, directory: Path) -> None:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
         archive.add(directory, DIRECTORY_NAME)
-    with daemon.api_errors("the compile caches cannot be put into a container"):
+    with daemon.api_errors("the compile caches cannot be copied into a container"):
         container.put_archive(plan.folders.root, data.getvalue())
 
 
@@ -87,4 +87,4 @@ def read_manifest(directory: Path) -> CachesPlan:
             gpus=tuple(accelerator["gpus"]),
         )
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise WarmimageError("the start left no usable manifest of its caches", got=repr(error)[:300]) from None
+        raise WarmimageError("the manifest of the compile caches cannot be read", got=repr(error)[:300]) from None

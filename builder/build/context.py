@@ -19,28 +19,28 @@ from ..rendering.dockerfile import dockerfile
 from . import planner
 from .planner import Inputs
 
-#: Everything at the top of a context: a directory that holds more is not ours to replace.
+#: The entries of a context.  A directory with other entries is not replaced.
 _NAMES = frozenset(
     {"Dockerfile", "plan.json", "imports.json", "warmimage.lock", "entrypoint", "wheels", "model", "caches"}
 )
 
-#: Modes in an image: no builder but BuildKit has COPY --chmod, so the context's own modes must do.
+#: Modes in an image.  Only BuildKit has COPY --chmod, so the context must have the right modes.
 _FILE, _EXECUTABLE, _DIRECTORY = 0o644, 0o755, 0o755
 
 
 def write(plan: Plan, inputs: Inputs, directory: Path, *, link: bool = False) -> None:
-    """Write the context of a plan; it appears whole or not at all, and one written before is kept until then.
+    """Write the context of a plan atomically; an earlier context is replaced.
 
     Args:
-        plan: what the image is.
-        inputs: where wheels and weights are on this machine.
-        directory: must not exist, or be empty, or hold a context written before.
-        link: put wheels and weights there as hard links where the file system allows; for a context that nobody edits,
-            because whoever writes into such a file writes into the model.
+        plan: the image's plan.
+        inputs: wheels and weights on this machine.
+        directory: a directory that does not exist, is empty, or holds an earlier context.
+        link: hard-link wheels and weights if the file system allows.  Only for a context that nobody edits: a write to
+            a hard link changes the model.
 
     Raises:
-        ConfigError: the folder holds something else, or cannot be replaced.
-        WarmimageError: it cannot be written, or weights to bake cannot be downloaded.
+        ConfigError: the directory is not a context, or cannot be replaced.
+        WarmimageError: the context cannot be written, or the weights cannot be downloaded.
     """
     given, directory = directory, directory.resolve()
     _check_output(given, directory)
@@ -56,29 +56,29 @@ def write(plan: Plan, inputs: Inputs, directory: Path, *, link: bool = False) ->
 
 
 def _check_output(given: Path, directory: Path) -> None:
-    """Refuse an output folder that is not ours, or that another cannot take the place of."""
+    """Refuse an output directory that is not a context, or that cannot be replaced."""
     if not directory.exists():
         return
     if not _is_context(directory):
         raise ConfigError(
-            "the output folder holds something else",
+            "the output directory is not a build context",
             where="--output-dir",
             got=str(given),
-            expected="a new or empty folder, or a context written before",
+            expected="a new or empty directory, or an earlier build context",
         )
     current = Path.cwd()
     if directory in (current, *current.parents) or os.path.ismount(directory):
         raise ConfigError(
-            "the output folder is in use and cannot be replaced",
+            "the output directory is in use and cannot be replaced",
             where="--output-dir",
             got=str(given),
-            expected="neither the current folder, nor one above it, nor a mount point",
+            expected="not the current directory, one above it, or a mount point",
             fix="--output-dir context",
         )
 
 
 def _is_context(directory: Path) -> bool:
-    """Return whether a folder is empty, or a context that this version wrote and nothing else."""
+    """Return whether a directory is empty, or exactly a context of this version."""
     try:
         names = set(os.listdir(directory))
         if names:
@@ -89,7 +89,10 @@ def _is_context(directory: Path) -> bool:
 
 
 def imports(plan: Plan) -> Imports:
-    """Return the part of a plan that the closure and the snapshot depend on, as ``imports.json`` has it."""
+    """Return the part of a plan that the closure and the snapshot depend on, as ``imports.json`` has it.
+
+    The model's name and the port are left out, so that another one does not import and capture everything again.
+    """
     baseline = (
         plan.snapshot.baseline
         if plan.snapshot
@@ -121,7 +124,7 @@ def _fill(made: Path, plan: Plan, inputs: Inputs, link: bool) -> None:
     if inputs.wheelset:
         lock = inputs.wheelset.lock
         for wheel in lock.wheels:
-            _put(inputs.wheelset.folder / wheel.file, made / "wheels" / wheel.file, link)
+            _put(inputs.wheelset.directory / wheel.file, made / "wheels" / wheel.file, link)
         _write(made / "wheels" / "requirements.txt", lock.as_requirements())
         _write(made / "warmimage.lock", lock.to_json())
     if plan.weights == "bake" and inputs.model.directory:
@@ -130,7 +133,7 @@ def _fill(made: Path, plan: Plan, inputs: Inputs, link: bool) -> None:
     if plan.caches and inputs.caches:
         copy_tree(inputs.caches, made / "caches")
     for directory in (made, *(path for path in made.rglob("*") if path.is_dir())):
-        directory.chmod(_DIRECTORY)  # whatever the umask was; all of them are ours
+        directory.chmod(_DIRECTORY)  # independent of the umask
 
 
 def _write(path: Path, text: str) -> None:
@@ -140,7 +143,7 @@ def _write(path: Path, text: str) -> None:
 
 def _copy_entrypoint(target: Path) -> None:
     with as_file(files("warmimage.entrypoint")) as source:
-        copy_tree(source, target, "__pycache__", "py.typed", "compile.py")  # that one is for the wheel's build
+        copy_tree(source, target, "__pycache__", "py.typed", "compile.py")  # compile.py is for the wheel's build
 
 
 def copy_tree(source: Path, target: Path, *ignored: str) -> None:
@@ -148,7 +151,7 @@ def copy_tree(source: Path, target: Path, *ignored: str) -> None:
 
     Args:
         source: the directory.
-        target: is made.
+        target: is created.
         ignored: patterns of names to leave out.
     """
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*ignored))
@@ -157,10 +160,10 @@ def copy_tree(source: Path, target: Path, *ignored: str) -> None:
 
 
 def _put(source: Path, target: Path, link: bool) -> None:
-    """Put a file into the context: as a hard link where that is wanted and possible, else as a copy.
+    """Put a file into the context, as a hard link if requested and possible, else as a copy.
 
-    A hard link is the user's own file and keeps its mode, so a file that an image's user could not read, or that
-    anybody may write, is copied.
+    A hard link has the mode of the user's file.  A file that the image's user cannot read, or that everybody can write,
+    is copied.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     source = source.resolve()

@@ -31,8 +31,8 @@ from .planner import Inputs
 _WHEEL_GROWTH = 8
 
 
-def describe(config: Config, lock_file: Path) -> str:
-    """Return the plan, and the build command that would be run, as JSON."""
+def dry_run(config: Config, lock_file: Path) -> str:
+    """Return the plan and the build command as JSON, without building."""
     inputs = planner.resolve(config, lock_file)
     plan = planner.make_plan(config, inputs)
     command = buildkit.build_command(
@@ -49,14 +49,14 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress, va
         lock_file: the wheels' lock; written when something new was resolved and the build succeeded.
         push: push every tag.
         progress: how to show the build's steps.
-        values_file: where to write the image's values for the Helm chart; ``None`` writes none.
+        values_file: file for the image's values for the Helm chart; ``None`` for none.
 
     Raises:
-        GateMissed: the image is larger than ``max_size``; it is there all the same, but not pushed.
-        WarmimageError: as the parts do.
+        GateMissed: the image is larger than ``max_size``.  It stays in the daemon and is not pushed.
+        WarmimageError: a part of the build failed.
     """
     if push and not config.tags:
-        raise UsageError("--push needs a tag to push", fix="--tag REGISTRY/NAME:TAG")
+        raise UsageError("--push needs a tag", fix="--tag REGISTRY/NAME:TAG")
     if values_file:
         values.check(values_file)
     builder = buildkit.find_builder()
@@ -66,31 +66,31 @@ def build(config: Config, lock_file: Path, *, push: bool, progress: Progress, va
     _check_disk(client, plan, inputs)
     cache = user_cache_path("warmimage")
     cache.mkdir(parents=True, exist_ok=True)
-    # Beside the downloaded wheels, so that the context can hold them as hard links.
+    # On the file system of the downloaded wheels, so that the context can hard-link them.
     with tempfile.TemporaryDirectory(dir=cache, prefix="context-") as name:
-        folder = Path(name) / "context"
+        directory = Path(name) / "context"
 
         def make(plan: Plan, inputs: Inputs, tags: Sequence[str]) -> str:
-            context.write(plan, inputs, folder, link=True)
+            context.write(plan, inputs, directory, link=True)
             with phase("image built", spinner=False):
-                return buildkit.build(builder, folder, tags, config.secrets, config.network, progress)
+                return buildkit.build(builder, directory, tags, config.secrets, config.network, progress)
 
         plan, inputs = _recorded(client, config, plan, inputs, make)
         reference = make(plan, inputs, config.tags)
-    # By a tag where there is one: not every image store finds an image by the id that BuildKit gives.
+    # By a tag, if there is one: not every image store finds an image by BuildKit's id.
     report = read.inspect(client, config.tags[0] if config.tags else reference)
     wheels.write_lock(inputs.wheelset, lock_file)
     _show_sizes(report)
     if plan.snapshot and not report.snapshot:
         note(f"no snapshot in this image: {report.snapshot_absent}")
-    lacking = warmer_image.tell_of_face(client, report.reference, plan)
+    lacking = warmer_image.note_missing_packages(client, report.reference, plan)
     if config.max_size and report.size_bytes > parse_size(config.max_size):
         raise GateMissed(
             "the image is larger than allowed",
             where="max_size",
             got=human_bytes(report.size_bytes),
             expected=f"at most {config.max_size}",
-            fix="see the table above for what takes the space",
+            fix="the table above shows what takes the space",
         )
     if push:
         with phase(f"pushed {', '.join(config.tags)}"):
@@ -110,17 +110,17 @@ def _recorded(
     inputs: Inputs,
     make: Callable[[Plan, Inputs, Sequence[str]], str],
 ) -> tuple[Plan, Inputs]:
-    """Return plan and inputs with what a real start shows: the closure, and the compile caches where it leaves any.
+    """Record a real start, and return plan and inputs with its closure and its compile caches.
 
     Args:
         client: the Docker daemon's.
-        config: says whether to record.
-        plan: has the modules that the adapter lists.
-        inputs: where the model is.
+        config: decides whether to record.
+        plan: the plan with the adapter's modules.
+        inputs: the inputs, with the model.
         make: builds an image with these tags.
 
     Returns:
-        Both as they were given where nothing is recorded.
+        Plan and inputs; unchanged if nothing is recorded.
     """
     if config.record == "off":
         return plan, inputs
@@ -130,7 +130,7 @@ def _recorded(
         try:
             if plan.model.mounted and not directory:
                 raise EnvironmentLacks("the model is not on this machine", fix="--model DIR")
-            # Without a snapshot: this start imports by itself, and the snapshot is of the closure that it shows.
+            # Without a snapshot, because the snapshot depends on the closure that this start shows.
             bare = planner.with_snapshot(plan, None)
             with temporary_container.tagged(client) as tag:
                 make(bare, inputs, (tag,))
@@ -139,14 +139,14 @@ def _recorded(
         except WarmimageError as error:
             if config.record == "require":
                 raise
-            note(f"closure not recorded, the adapter's list is used: {error.problems[0].what}")
+            note(f"closure not recorded, using the adapter's list: {error.problems[0].what}")
             return plan, inputs
     plan = replace(plan, closure=recorded.closure, caches=recorded.caches)
     return plan, replace(inputs, caches=recorded.directory)
 
 
 def _check_disk(client: docker.DockerClient, plan: Plan, inputs: Inputs) -> None:
-    """Refuse a build that the Docker daemon's disk cannot hold, where that disk is on this machine."""
+    """Refuse a build that does not fit the Docker daemon's disk.  Skipped if the disk is on another machine."""
     root = Path(client.info()["DockerRootDir"])
     if not root.is_dir():
         return

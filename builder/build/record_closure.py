@@ -1,4 +1,4 @@
-"""A real start, recorded: the built image runs once, and shows what its engine imports and what it compiles."""
+"""Record a real start: the built image runs once, which shows the engine's imports and fills its compile caches."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from ..errors import WarmimageError
 from ..plan import CachesPlan, ClosurePlan, Plan
 from . import compile_caches
 
-#: Seconds that the start may take, its weights included.
+#: Time limit of the start in seconds, including the load of the weights.
 PATIENCE = 900.0
 
-#: The first processes are forked, so that it is seen which libraries the engine preloads into them.
+#: Tier zygote shows which libraries the engine sets in LD_PRELOAD.
 _FORKED = {"WARMIMAGE_START": "zygote"}
 
-#: Every process says what it imports.
+#: Every process writes its imports to the timeline.
 _TRACED = {**_FORKED, "WARMIMAGE_TRACE": "imports"}
 
-#: Modules by which the interpreter itself starts, and ours.
-_NOT_THE_ENGINES = ("sitecustomize", "usercustomize", "entrypoint", "__mp_main__")
+#: Modules of the interpreter's start, and warmimage's.
+_IGNORED = ("sitecustomize", "usercustomize", "entrypoint", "__mp_main__")
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What real starts of an image have shown.
+    """The results of real starts of an image.
 
     Attributes:
         closure: what the engine imports.
         caches: the compile caches, or ``None``.
-        directory: where the compile caches are on this machine.
+        directory: the compile caches on this machine.
     """
 
     closure: ClosurePlan
@@ -55,14 +55,13 @@ class Recorded:
 
 
 def cached(plan: Plan, model_dir: Path | None) -> Recorded | None:
-    """Return what an earlier build has recorded of the same engine, base image and arguments, or ``None``.
+    """Return the recording of an earlier build with the same engine, base image and arguments, or ``None``.
 
-    A recording without compile caches is not enough where this host can have them: the model may not have been there,
-    or a start failed.
+    If this host can fill compile caches, a recording without them does not count.
 
     Args:
         plan: the plan, with the modules that the adapter lists.
-        model_dir: the model, where it is on this machine.
+        model_dir: the model; ``None`` if it is not on this machine.
     """
     try:
         closure = ClosurePlan.from_json(_closure_file(plan).read_bytes())
@@ -76,19 +75,19 @@ def cached(plan: Plan, model_dir: Path | None) -> Recorded | None:
 
 
 def record(client: docker.DockerClient, image: str, plan: Plan, model_dir: Path | None) -> Recorded:
-    """Start a built image, have it answer once, and keep what this shows for later builds too.
+    """Start a built image, send one request, and keep the results for this build and later ones.
 
-    The start that shows the imports is also the first that compiles.  Compile caches save time and decide nothing:
-    without them the closure is still worth keeping.
+    The start that shows the imports is also the first one that compiles.  If the compile caches fail, the closure is
+    kept.
 
     Args:
         client: the Docker daemon's.
         image: its tag.
         plan: its plan.
-        model_dir: the model, where the image does not hold it.
+        model_dir: the model, if the image does not hold it.
 
     Raises:
-        WarmimageError: the server does not come up here; the message says why.
+        WarmimageError: the server does not become ready here; the message has the reason.
     """
     target = _caches_directory(plan)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +95,7 @@ def record(client: docker.DockerClient, image: str, plan: Plan, model_dir: Path 
         first = Path(name) / "1"
         found: CachesPlan | None = None
         with started(client, image, plan, model_dir, gpus_of(plan), _TRACED) as container:
-            # The events come first: a collection that fails must not cost the closure.
+            # The closure first: it must survive a failed collection.
             events = timeline.fetch(container, container_options.timeline_path(plan, _TRACED))
             closure = closure_of(events, plan.closure.modules)
             _keep_closure(plan, closure)
@@ -115,18 +114,18 @@ def record(client: docker.DockerClient, image: str, plan: Plan, model_dir: Path 
 def collect(
     client: docker.DockerClient, image: str, plan: Plan, model_dir: Path | None, gpus: str, directory: Path
 ) -> CachesPlan:
-    """Start an image as often as it takes to have its compile caches, and bring them into a directory.
+    """Start an image until its compile caches are full, and copy them into a directory.
 
     Args:
         client: the Docker daemon's.
         image: its tag.
         plan: its plan.
-        model_dir: the model, where the image does not hold it.
+        model_dir: the model, if the image does not hold it.
         gpus: as ``docker run --gpus`` takes them; empty for none.
-        directory: is made.
+        directory: is created.
 
     Raises:
-        WarmimageError: the server does not come up here, or leaves no cache; the message says why.
+        WarmimageError: the server does not become ready here, or leaves no cache; the message has the reason.
     """
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".compiling-") as name:
         first = Path(name) / "1"
@@ -146,7 +145,7 @@ def _compile_again(
     first: Path,
     found: CachesPlan,
 ) -> tuple[Path, CachesPlan]:
-    """Start again with the compile caches so far, where more than one start is needed; return the last ones."""
+    """Start again with the compile caches so far, if more than one start is needed; return the last caches."""
     for number in range(2, compile_caches.starts(plan) + 1):
         following = first.with_name(str(number))
         with started(client, image, plan, model_dir, gpus, _FORKED, caches=first) as container:
@@ -165,19 +164,19 @@ def started(
     environment: Mapping[str, str],
     caches: Path | None = None,
 ) -> Iterator[Container]:
-    """Give a container whose server is ready and has answered once.
+    """Yield a container whose server is ready and has answered a request.
 
     Args:
         client: the Docker daemon's.
         image: its tag.
         plan: its plan.
-        model_dir: the model, where the image does not hold it.
+        model_dir: the model, if the image does not hold it.
         gpus: as ``docker run --gpus`` takes them; empty for none.
         environment: variables of the container.
-        caches: compile caches to put into it first.
+        caches: compile caches to copy into it first.
 
     Raises:
-        WarmimageError: the server does not come up; the message says why.
+        WarmimageError: the server does not become ready; the message has the reason.
     """
     options = Options(
         model_dir=model_dir if plan.model.mounted else None,
@@ -186,10 +185,10 @@ def started(
         gpus=gpus,
         name=f"warmimage-record-{uuid.uuid4().hex[:12]}",
     )
-    words = container_options.create_arguments(
+    arguments = container_options.create_arguments(
         container_options.needs_of(plan, ()), options, {"dev.warmimage.record": "1"}
     )
-    with temporary_container.created(client, image, words, "a container of the new image") as container:
+    with temporary_container.created(client, image, arguments, "a container of the new image") as container:
         if caches:
             compile_caches.put(container, plan, caches)
         container_options.start(container)
@@ -201,7 +200,7 @@ def started(
 
 @contextlib.contextmanager
 def without_caches() -> Iterator[None]:
-    """Turn an error of the block into one line that says why the image gets no compile caches."""
+    """Turn an error of the block into a note that the image gets no compile caches."""
     try:
         yield
     except WarmimageError as error:
@@ -211,15 +210,15 @@ def without_caches() -> Iterator[None]:
 
 
 def gpus_of(plan: Plan) -> str:
-    """Return the GPUs that a container of an image gets, as ``docker run --gpus`` takes them."""
+    """Return the GPUs for a container of an image, as ``docker run --gpus`` takes them."""
     return "all" if plan.accelerator == "cuda" else ""
 
 
 def closure_of(events: Sequence[timeline.Event], listed: Sequence[str]) -> ClosurePlan:
-    """Return the closure that a traced start shows.
+    """Return the closure of a traced start.
 
-    An import statement at the outermost level brings its nested ones along, in an order that works; so only those are
-    kept, in the order in which any process ended them.
+    Only outermost imports are kept, in the order of their ends: each brings its nested imports along in an order that
+    works.
 
     Args:
         events: the timeline.
@@ -231,7 +230,7 @@ def closure_of(events: Sequence[timeline.Event], listed: Sequence[str]) -> Closu
     for event in events:
         if event["event"] == "imports":
             rows = (row for row in event["modules"] if row[4] == 0)
-            names.update(dict.fromkeys(row[0] for row in rows if _is_the_engines(row[0])))
+            names.update(dict.fromkeys(row[0] for row in rows if _belongs_to_engine(row[0])))
         elif event["event"] == "zygote.fallback":
             preload = event.get("preload") or preload
         elif event["event"] == "ready":
@@ -240,15 +239,15 @@ def closure_of(events: Sequence[timeline.Event], listed: Sequence[str]) -> Closu
     return ClosurePlan(modules=tuple(before), later=later, preload=preload, recorded=True)
 
 
-def _is_the_engines(name: str) -> bool:
-    return name.partition(".")[0] not in _NOT_THE_ENGINES and all(part.isidentifier() for part in name.split("."))
+def _belongs_to_engine(name: str) -> bool:
+    return name.partition(".")[0] not in _IGNORED and all(part.isidentifier() for part in name.split("."))
 
 
 def wait_ready(container: Container, path: str) -> None:
-    """Wait until a container's timeline, at ``path``, says that its server is ready.
+    """Wait until a container's timeline at ``path`` has the event ``ready``.
 
     Raises:
-        WarmimageError: it has ended, or takes too long.
+        WarmimageError: the container has ended, or the time limit is over.
     """
     deadline = time.monotonic() + PATIENCE
     while not timeline.find(timeline.fetch(container, path), "ready"):
@@ -256,17 +255,17 @@ def wait_ready(container: Container, path: str) -> None:
         if container.status != "running":
             code = container.attrs["State"]["ExitCode"]
             last = container.logs(tail=3).decode(errors="replace").strip()
-            raise WarmimageError(f"the engine ended with exit code {code}", got=last[-600:])
+            raise WarmimageError(f"the engine exited with code {code}", got=last[-600:])
         if time.monotonic() > deadline:
             raise WarmimageError(f"the server was not ready after {PATIENCE:.0f} s")
         time.sleep(0.5)
 
 
 def ask_once(container: Container, plan: Plan) -> None:
-    """Ask for a completion: some modules are imported only then.  Where its port cannot be reached, they stay late."""
+    """Request a completion, because the first request imports more modules.  Skipped if the daemon is remote."""
     container.reload()
     bindings = next((found for found in container.ports.values() if found), None)
-    if bindings and usage.local_pid(container):  # else the port is another machine's
+    if bindings and usage.local_pid(container):  # else the port is on another machine
         address = ("127.0.0.1", int(bindings[0]["HostPort"]))
         with contextlib.suppress(WarmimageError):
             server_client.first_token(address, plan.model.name, time.monotonic() + 60)
@@ -283,14 +282,14 @@ def _closure_file(plan: Plan) -> Path:
 
 
 def _caches_directory(plan: Plan) -> Path:
-    """Return where the compile caches are kept: beside what decides the closure, the model and the GPUs count."""
+    """Return the directory of the compile caches.  They depend on the closure's inputs, the model and the GPUs."""
     accelerator = Accelerator.here().to_dict() if plan.accelerator == "cuda" else None
     parts = [*_parts(plan), plan.model.reference, plan.model.revision, accelerator]
     return user_cache_path("warmimage") / "caches" / _digest(parts)
 
 
 def _parts(plan: Plan) -> list[object]:
-    """Return what decides the closure: the engine, where it runs, the model's kind, the arguments."""
+    """Return the inputs of the closure: the engine, its image, the model's architecture, the arguments."""
     return [
         plan.tool_version,
         plan.engine.to_dict(),

@@ -1,4 +1,4 @@
-"""What an image's own files say of its snapshot: read from a container that is created and never started."""
+"""An image's snapshot, read from its files.  The container for that is created and never started."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ..plan import Plan
 #: The snapshot's directory below the product's own one.
 DIRECTORY = "snapshot"
 
-#: Most characters that are shown of a reason.
+#: Longest part of a reason to show, in characters.
 _REASON = 400
 
 
 class Captured(BaseModel):
-    """A snapshot in an image, as its ``manifest.json`` describes it; only what the builder shows is read.
+    """A snapshot in an image: the part of its ``manifest.json`` that the builder shows.
 
     Attributes:
         bytes: its size.
-        modules: how many modules it has imported.
+        modules: number of imported modules.
         kernel: release of the kernel that it was captured on.
         machine: the CPU's architecture.
         cpu_features: flags that a CPU must have.
@@ -73,8 +73,8 @@ def read(client: docker.DockerClient, reference: str, plan: Plan) -> tuple[Captu
     if not plan.snapshot:
         return None, "the image was built with snapshot: off"
     directory = directory_of(plan)
-    words = {"command": ["true"], "network_mode": "none"}
-    with temporary_container.created(client, reference, words, "a container to read from") as container:
+    arguments = {"command": ["true"], "network_mode": "none"}
+    with temporary_container.created(client, reference, arguments, "a container to read from") as container:
         manifest = archive.read(container, f"{directory}/{MANIFEST}")
         reason = b"" if manifest else archive.read(container, f"{directory}/{DECLINED}")
     if manifest:

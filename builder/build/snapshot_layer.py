@@ -1,4 +1,4 @@
-"""``warmimage snapshot``: add a snapshot to an image that was built without one, by a build on top of it."""
+"""``warmimage snapshot``: build an image with a snapshot on top of an image without one."""
 
 from __future__ import annotations
 
@@ -33,34 +33,34 @@ def of_image(
 ) -> str:
     """Build an image with a snapshot from an image without one, and return the new image's id.
 
-    No container is run, except for the starts that leave compile caches.
+    No container runs, except to fill compile caches.
 
     Args:
         client: the Docker daemon's.
         reference: the image.
         tags: of the new image.
-        gpus: as ``docker run --gpus`` takes them; empty for all, where the image wants any.
+        gpus: as ``docker run --gpus`` takes them; empty for all, if the image is for CUDA.
         progress: how to show the build's steps.
-        model_dir: the model, for compile caches of an image that does not hold it; without, there are none.
+        model_dir: the model, if the image does not hold it; without it there are no compile caches.
 
     Raises:
-        ConfigError: the image is not ours, is of another version, has a snapshot already, or has no tag.
-        EnvironmentLacks: no docker command here builds, or there are no native files for the image's machine.
+        ConfigError: warmimage did not build the image, or another version did; it has a snapshot, or no tag.
+        EnvironmentLacks: no docker command can build, or there are no native files for the image's machine.
         WarmimageError: the engine cannot be captured.
     """
     builder = buildkit.find_builder()
-    with daemon.api_errors(f"cannot look at {reference}"):
+    with daemon.api_errors(f"cannot inspect {reference}"):
         image = client.images.get(reference)
     plan = plan_of(image, reference)
     if snapshot_facts.read(client, reference, plan)[0]:
         raise ConfigError(
-            "the image has a snapshot already, which a second one would only cover",
+            "the image already has a snapshot",
             where=reference,
-            fix="capture the image that it was made from, or build it again",
+            fix="use the image that it was built from, or build the image again",
         )
     if plan.tool_version != __version__:
         raise ConfigError(
-            "the image was built by another version",
+            "another version of warmimage built the image",
             where=reference,
             got=plan.tool_version,
             expected=__version__,
@@ -75,7 +75,7 @@ def of_image(
 
 
 def _required(plan: Plan) -> SnapshotPlan:
-    """Return how the snapshot is captured: as the image was planned, but a failure is an error."""
+    """Return the image's snapshot plan, with a failure as an error."""
     if plan.snapshot:
         return replace(plan.snapshot, required=True)
     machine = plan.base.machine
@@ -87,7 +87,7 @@ def _required(plan: Plan) -> SnapshotPlan:
 
 
 def _variables(image: Image) -> list[str]:
-    """Return the names of an image's variables: an image made from one of ours may have more than its plan."""
+    """Return the names of an image's variables, which may be more than its plan has."""
     return [entry.partition("=")[0] for entry in image.attrs["Config"].get("Env") or []]
 
 
@@ -102,7 +102,7 @@ def _build(
     progress: Progress,
     model_dir: Path | None,
 ) -> str:
-    """Write the context, and build it."""
+    """Write the context and build it."""
     cache = user_cache_path("warmimage")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix="snapshot-") as name:
@@ -115,7 +115,7 @@ def _build(
                 )
                 plan, added = replace(plan, caches=caches), True
         elif not plan.caches and plan.engine.caches:
-            note("no compile caches in this image: the model is not here (--model DIR)")
+            note("no compile caches in this image: the model is missing (--model DIR)")
         (context / "plan.json").write_text(plan.to_json(indent=1) + "\n", encoding="utf-8")
         (context / "plan.json").chmod(0o644)
         text = snapshot_dockerfile(plan, source, caches=added, names=names)

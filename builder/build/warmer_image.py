@@ -1,4 +1,4 @@
-"""The image of the warmer alone, and what the command ``warm`` of other images lacks."""
+"""The warmer image, and the packages that the command ``warm`` of other images misses."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from .planner import FOLDERS
 
 LOCK_FILE = Path("warmimage-warmer.lock")
 
-#: User id of the image's process, as of any other image.
+#: User id of the image's process, the same as in other images.
 _USER = 1000
 
-#: What the base image is looked into for: a Python; no image holds this distribution.
+#: An adapter without an engine: the base image needs only a Python.
 _WARMER = EngineAdapter(
     name="the warmer",
     distribution="warmimage-warmer",
@@ -52,17 +52,17 @@ def build(
     """Build the image of the warmer and return its reference.
 
     Args:
-        tags: what it is to be called.
+        tags: the image's tags.
         base_image: a Python image, ``None`` for the default one.
-        wheelhouse: folder to take wheels from, ``None`` asks the configured indexes.
+        wheelhouse: directory to take wheels from; ``None`` for the configured indexes.
         push: push every tag.
         progress: how to show the build's steps.
 
     Raises:
-        ConfigError, EnvironmentLacks, WarmimageError: as of any build.
+        ConfigError, EnvironmentLacks, WarmimageError: as in every build.
     """
     if push and not tags:
-        raise UsageError("--push needs a tag to push", fix="--tag REGISTRY/NAME:TAG")
+        raise UsageError("--push needs a tag", fix="--tag REGISTRY/NAME:TAG")
     if wheelhouse:
         wheels.check_wheelhouse(wheelhouse)
     builder = buildkit.find_builder()
@@ -106,46 +106,46 @@ def dockerfile(found: base.Base, lock: Lock) -> str:
     )
 
 
-def _fill(folder: Path, found: base.Base, wheelset: wheels.Wheelset) -> None:
+def _fill(directory: Path, found: base.Base, wheelset: wheels.Wheelset) -> None:
     """Write the build context."""
     lock = wheelset.lock
-    (folder / "Dockerfile").write_text(dockerfile(found, lock), encoding="utf-8")
+    (directory / "Dockerfile").write_text(dockerfile(found, lock), encoding="utf-8")
     with as_file(files("warmimage.entrypoint")) as source:
-        shutil.copytree(source, folder / "entrypoint", ignore=shutil.ignore_patterns("__pycache__", "py.typed"))
-    (folder / "wheels").mkdir()
+        shutil.copytree(source, directory / "entrypoint", ignore=shutil.ignore_patterns("__pycache__", "py.typed"))
+    (directory / "wheels").mkdir()
     for wheel in lock.wheels:
-        shutil.copy2(wheelset.folder / wheel.file, folder / "wheels" / wheel.file)
-    (folder / "wheels" / "requirements.txt").write_text(lock.as_requirements(), encoding="utf-8")
+        shutil.copy2(wheelset.directory / wheel.file, directory / "wheels" / wheel.file)
+    (directory / "wheels" / "requirements.txt").write_text(lock.as_requirements(), encoding="utf-8")
 
 
-def tell_of_face(client: docker.DockerClient, image: str, plan: Plan) -> list[str]:
-    """Say in one line when the command ``warm`` of an image could not be asked over HTTP; return what it lacks."""
+def note_missing_packages(client: docker.DockerClient, image: str, plan: Plan) -> list[str]:
+    """Print a note if an image lacks packages for the HTTP API of ``warm``, and return them."""
     absent = lacking(client, image, plan)
     if absent:
         note(
-            f"the image lacks {', '.join(absent)}: its command warm works with --once alone "
+            f"the image lacks {', '.join(absent)}: its command warm works only with --once "
             f"(run: {plan.python} -m pip install {' '.join(absent)})"
         )
     return absent
 
 
 def lacking(client: docker.DockerClient, image: str, plan: Plan) -> list[str]:
-    """Return the packages of the HTTP face of ``warm`` that an image does not have; none where that is not known."""
+    """Return the packages for the HTTP API of ``warm`` that an image lacks; empty if it cannot be inspected."""
     script = f"import importlib.util as u; print(*[n for n in {PACKAGES!r} if u.find_spec(n) is None])"
-    words = {"command": ["-c", script], "entrypoint": [plan.python], "network_mode": "none"}
+    arguments = {"command": ["-c", script], "entrypoint": [plan.python], "network_mode": "none"}
     try:
         with (
-            daemon.api_errors("it cannot be run"),
-            temporary_container.created(client, image, words, "a container of the image") as container,
+            daemon.api_errors("the image cannot be run"),
+            temporary_container.created(client, image, arguments, "a container of the image") as container,
         ):
             container.start()
             code = int(container.wait()["StatusCode"])
-            said: bytes = container.logs(stderr=False)
+            output: bytes = container.logs(stderr=False)
     except WarmimageError as error:
         reason = error.problems[0].what
     else:
         if not code:
-            return str(said.decode()).split()
-        reason = f"its Python ended with {code}"
-    note(f"not known whether the image's command warm can be asked over HTTP: {reason}")
+            return str(output.decode()).split()
+        reason = f"its Python exited with {code}"
+    note(f"cannot check whether the image's command warm has its HTTP API: {reason}")
     return []

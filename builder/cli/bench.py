@@ -104,7 +104,7 @@ def bench(
     if report:
         write_whole(report, tables.report(result))
     for fault in result.faults:
-        warn(f"this comparison is worthless: {fault}")
+        warn(f"this comparison is invalid: {fault}")
     if gate is not None:
         verdict.check_gate(result, gate)
 

@@ -51,7 +51,7 @@ def build(
         raise UsageError("--values and --no-values exclude each other", fix="remove one of them")
     config = load.load(given.file, given.values, given.origins)
     if dry_run:
-        product(pipeline.describe(config, given.lock_file))
+        product(pipeline.dry_run(config, given.lock_file))
         return
     target = None if no_values else values or given.lock_file.with_name(FILE_NAME)
     product(pipeline.build(config, given.lock_file, push=push, progress=progress, values_file=target))

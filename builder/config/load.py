@@ -71,13 +71,13 @@ def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, 
 
 
 def _beside(source: Source) -> dict[str, str]:
-    """Return the file's paths that are relative, as seen from its folder rather than from the current one."""
-    folder = source.path.parent if source.path else Path()
+    """Return the file's relative paths, resolved from the file's directory."""
+    directory = source.path.parent if source.path else Path()
     paths = {key: source.values.get(key) for key in ("model", "wheelhouse")}
     return {
-        key: str(folder / value)
+        key: str(directory / value)
         for key, value in paths.items()
-        if isinstance(value, str) and folder != Path() and (value.startswith(".") or (folder / value).exists())
+        if isinstance(value, str) and directory != Path() and (value.startswith(".") or (directory / value).exists())
     }
 
 
@@ -172,7 +172,7 @@ def _problems(
             yield Problem(f"unknown key {name!r}", where=where, fix=fix)
         elif detail["type"] == "missing":
             yield Problem(
-                "no model is named",
+                "no model is given",
                 where=where,
                 expected="a local directory or a Hugging Face Hub id",
                 fix=f"--model DIR, or model: DIR in {source.path or DEFAULT_FILE}",
@@ -185,7 +185,7 @@ def _problems(
 
 
 def _shown(name: str, value: Any) -> str:
-    """Return a value for a message; where it may be secret its type at most."""
+    """Return a value for a message, or an empty string if it may be secret."""
     if isinstance(value, str):
         return repr(value) if name not in _PRIVATE and value.isprintable() else ""
     return type(value).__name__ if name in _PRIVATE else repr(value)

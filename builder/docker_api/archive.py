@@ -33,35 +33,35 @@ class Stream:
         return data
 
 
-def fetch(container: Container, directory: str, folder: Path, what: str) -> None:
+def fetch(container: Container, source: str, target: Path, what: str) -> None:
     """Copy the regular files of a container's directory here, through the API: the daemon may be on another machine.
 
     Files are readable by everybody, and executable where they were.
 
     Args:
         container: the container.
-        directory: in it.
-        folder: the directory to make.
+        source: path of the directory in it.
+        target: the directory to create on this machine.
         what: what they are, for an error: ``the snapshot``.
 
     Raises:
         WarmimageError: they cannot be fetched.
     """
-    folder.mkdir()
-    folder.chmod(0o755)
+    target.mkdir()
+    target.chmod(0o755)
     with daemon.api_errors(f"{what} cannot be fetched"):
-        chunks, _ = container.get_archive(directory)
+        chunks, _ = container.get_archive(source)
         try:
             with tarfile.open(fileobj=cast(IO[bytes], Stream(chunks)), mode="r|") as archive:
                 for member in archive:
-                    source = archive.extractfile(member) if member.isreg() else None
+                    content = archive.extractfile(member) if member.isreg() else None
                     relative = PurePosixPath(*PurePosixPath(member.name).parts[1:])
-                    if not source or ".." in relative.parts:
+                    if not content or ".." in relative.parts:
                         continue
-                    file = folder / relative
+                    file = target / relative
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    with open(file, "wb") as target:
-                        shutil.copyfileobj(source, target, 1 << 20)
+                    with open(file, "wb") as copy:
+                        shutil.copyfileobj(content, copy, 1 << 20)
                     file.chmod(0o755 if member.mode & 0o100 else 0o644)
         except tarfile.TarError as error:
             raise WarmimageError(f"{what} cannot be fetched", got=str(error)) from None

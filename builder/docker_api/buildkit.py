@@ -1,4 +1,4 @@
-"""Build a context with BuildKit through the docker command, which alone speaks it (docker-py has no BuildKit)."""
+"""Build a context with BuildKit through the docker command: docker-py does not support BuildKit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import EnvironmentLacks, WarmimageError
 
 Progress = Literal["auto", "plain", "tty", "quiet"]
 
-#: First client without a BuildKit of its own: it delegates to the buildx plugin.
+#: First version of the client without its own BuildKit: it uses the buildx plugin.
 _BUILDX_ONLY = 23
 
 _FAILED = re.compile(r"#(\d+) ERROR: ")
@@ -31,8 +31,8 @@ class Builder:
     """A docker command that builds with BuildKit.
 
     Attributes:
-        command: its first words.
-        environment: variables it needs beside the caller's.
+        command: the first arguments.
+        environment: further environment variables.
     """
 
     command: tuple[str, ...]
@@ -42,14 +42,14 @@ class Builder:
 def find_builder() -> Builder:
     """Return the first docker command on the PATH that builds with BuildKit.
 
-    Several may be there: a client without the buildx plugin can come before one that works.
+    A client without the buildx plugin may precede one that works.
 
     Raises:
-        EnvironmentLacks: none does.
+        EnvironmentLacks: there is none.
     """
     seen = []
-    for folder in os.get_exec_path():
-        docker = os.path.join(folder, "docker")
+    for directory in os.get_exec_path():
+        docker = os.path.join(directory, "docker")
         if not os.access(docker, os.X_OK) or os.path.realpath(docker) in seen:
             continue
         seen.append(os.path.realpath(docker))
@@ -61,7 +61,7 @@ def find_builder() -> Builder:
         if major and int(major[1]) < _BUILDX_ONLY:
             return Builder((docker, "build"), (("DOCKER_BUILDKIT", "1"),))
     raise EnvironmentLacks(
-        "no docker command that builds with BuildKit",
+        "no docker command can build with BuildKit",
         got=", ".join(seen) or "no docker command on PATH",
         expected="docker with the buildx plugin",
         fix="install docker-buildx (or docker-buildx-plugin)",
@@ -111,7 +111,7 @@ def build(
 
 
 def _show(process: subprocess.Popen[str], tail: deque[str], progress: Progress) -> None:
-    """Follow a build's output: as a status line with the step in progress, in full, or not at all."""
+    """Show a build's output: the current step as a status line, all lines, or nothing."""
     assert process.stdout
     if progress == "auto":
         progress = "tty" if console().is_terminal and not os.environ.get("CI") else "plain"
@@ -141,12 +141,12 @@ def _build_error(tail: Sequence[str]) -> WarmimageError:
     if own:
         step = "snapshot" if own[0].startswith("snapshot ") else "closure"
         return WarmimageError(own[0], where=f"the image's {step} step", fix="see the steps above, or --progress plain")
-    fix = "--progress plain shows all steps; warmimage render --output-dir DIR writes the context to look into"
+    fix = "--progress plain shows all steps; warmimage render --output-dir DIR writes the context for inspection"
     return WarmimageError("the build failed", got=_last(tail), fix=fix)
 
 
 def _last(tail: Sequence[str]) -> str:
-    """Return the line that tells most: the last that the failed step printed, else the last that names an error."""
+    """Return the last line of the failed step, else the last line with an error."""
     failed = next((match[1] for line in tail if (match := _FAILED.match(line))), None)
     printed = [match[2] for line in tail if (match := _PRINTED.match(line)) and match[1] == failed]
     errors = [line for line in tail if "error" in line.lower() or "failed" in line.lower()]

@@ -1,4 +1,4 @@
-"""Containers as an image needs them: mounts, ports and GPUs from its plan, and no privilege."""
+"""Options of containers: mounts, ports and GPUs from an image's plan, and no privilege."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Options:
 
     Attributes:
         model_dir: directory to mount at the plan's model path.
-        port: host port to publish the server on, 0 for one that is free; ``None`` takes the server's own.
+        port: host port to publish the server on, 0 for a free one; ``None`` for the server's own.
         host: host address to publish it on.
         gpus: ``all``, a number, or ``device=ID,ID``; empty for none.
         environment: variables of the container.
@@ -62,7 +62,7 @@ class Needs:
 
 
 def needs_of(plan: Plan, arguments: Sequence[str]) -> Needs:
-    """Return what the containers of an image of ours need, started with these engine arguments."""
+    """Return the needs of an image's containers, when they start with these engine arguments."""
     command = [*plan.engine.command, *plan.engine.args, *arguments]
     return Needs(
         port=last_port(command, plan.engine.port_flags, plan.engine.port),
@@ -75,16 +75,16 @@ def needs_of(plan: Plan, arguments: Sequence[str]) -> Needs:
 
 
 def check(plan: Plan, options: Options) -> None:
-    """Check that an image of ours can be run as asked.
+    """Check that the options fit an image.
 
     Raises:
-        UsageError: a model directory is needed and not given, or the reverse.
+        UsageError: the image needs a model directory, or must have none; or --detach cannot return.
         ConfigError: the model directory is missing.
     """
     if plan.model.mounted and not options.model_dir and not set(options.arguments) & set(plan.engine.quick_flags):
-        raise UsageError("the image serves a mounted model", fix="--model DIR")
+        raise UsageError("the image needs a mounted model", fix="--model DIR")
     if options.model_dir and plan.weights == "bake":
-        raise UsageError("the image holds its model itself (weights: bake)", fix="remove --model")
+        raise UsageError("the image contains its model (weights: bake)", fix="remove --model")
     if options.model_dir and not options.model_dir.is_dir():
         raise ConfigError("the model directory is missing", where="--model", got=str(options.model_dir))
     if not options.detach:
@@ -105,18 +105,18 @@ def check(plan: Plan, options: Options) -> None:
 
 
 def create_arguments(needs: Needs, options: Options, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Return the arguments of ``client.containers.create`` beside the image.
+    """Return the keyword arguments of ``client.containers.create``.
 
     Args:
         needs: what the image's containers need.
-        options: what was asked for.
+        options: how to run the image.
         labels: of the container.
 
     Raises:
-        UsageError: the GPUs asked for are in none of their forms.
+        UsageError: ``gpus`` has none of its forms.
     """
     outside = needs.port if options.port is None else options.port
-    words: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "command": list(options.arguments),
         "name": options.name,
         "environment": options.environment,
@@ -127,17 +127,17 @@ def create_arguments(needs: Needs, options: Options, labels: Mapping[str, str]) 
     }
     if options.model_dir:
         source = str(options.model_dir.resolve())
-        words["volumes"] = {source: {"bind": needs.model_path, "mode": "rw" if needs.writable else "ro"}}
+        arguments["volumes"] = {source: {"bind": needs.model_path, "mode": "rw" if needs.writable else "ro"}}
     if options.gpus:
-        words["device_requests"] = [device_request(options.gpus)]
-    return words
+        arguments["device_requests"] = [device_request(options.gpus)]
+    return arguments
 
 
 def device_request(gpus: str) -> DeviceRequest:
-    """Return what ``docker run --gpus`` would ask for.
+    """Return the device request of ``docker run --gpus``.
 
     Raises:
-        UsageError: ``gpus`` is in none of its forms.
+        UsageError: ``gpus`` has none of its forms.
     """
     capabilities = [["gpu"]]
     if gpus == "all":
@@ -146,14 +146,14 @@ def device_request(gpus: str) -> DeviceRequest:
         return DeviceRequest(count=int(gpus), capabilities=capabilities)
     if gpus.startswith("device=") and gpus != "device=":
         return DeviceRequest(device_ids=gpus.removeprefix("device=").split(","), capabilities=capabilities)
-    raise UsageError("no such GPUs", where="--gpus", got=gpus, expected="all, a number, or device=ID,ID")
+    raise UsageError("not a valid GPU request", where="--gpus", got=gpus, expected="all, a number, or device=ID,ID")
 
 
 def start(container: Container) -> None:
     """Start a container that was created with ``create_arguments``.
 
     Raises:
-        EnvironmentLacks: the host has no GPU runtime for the GPUs asked for, or the port is taken.
+        EnvironmentLacks: the host has no GPU runtime, or the port is in use.
         WarmimageError: the Docker daemon refuses.
     """
     try:
@@ -176,12 +176,12 @@ def start(container: Container) -> None:
 
 
 def _host_port(container: Container) -> int:
-    """Return the host port that a container was created to publish; 0 where the daemon was to choose one."""
+    """Return the host port that a container was created to publish; 0 if the daemon chooses one."""
     for bindings in (container.attrs["HostConfig"]["PortBindings"] or {}).values():
         return int(bindings[0]["HostPort"] or 0)
     return 0
 
 
 def timeline_path(plan: Plan, environment: Mapping[str, str]) -> str:
-    """Return where a container keeps its timeline; empty where it keeps none."""
+    """Return the path of a container's timeline; empty if it has none."""
     return {**plan.environment, **environment}.get("WARMIMAGE_TIMELINE", timeline.DEFAULT_PATH)

@@ -112,10 +112,12 @@ def registry_error(verb: str, reference: str, message: str) -> WarmimageError:
     first, slash, _ = reference.partition("/")
     login = f"docker login {first}" if slash and ("." in first or ":" in first) else "docker login"
     if any(word in lowered for word in ("toomanyrequests", "too many requests")):
-        return WarmimageError("the registry limits pulls", where=reference, got=_short(message), fix=login)
+        return WarmimageError(
+            "the registry limits the number of pulls", where=reference, got=_short(message), fix=login
+        )
     if "repository does not exist or may require" in lowered:
         return WarmimageError(
-            f"the registry has no {reference}, or shows it to its users only",
+            f"the registry has no {reference}, or shows it to logged-in users only",
             got=_short(message),
             fix=f"check the name, or {login}",
         )

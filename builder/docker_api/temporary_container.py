@@ -1,4 +1,4 @@
-"""Containers and tags that do not outlive a block, whenever the command is interrupted."""
+"""Containers and tags that are removed at a block's end, even if the command is interrupted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from docker.models.containers import Container
 
 from . import daemon
 
-#: Repository of the tags by which a build is given an image to start from: no builder starts from an id.
+#: Repository of temporary tags: no builder can start from an image id.
 _REPOSITORY = "warmimage-build"
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -24,40 +24,40 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Put off signals that end the command until the block has run: making or removing a container is not cut short.
+    """Delay signals that end the command until the end of the block, which creates or removes a container.
 
-    A request that was cut short would go on in the Docker daemon, and leave a container that nobody knows of.
+    The Docker daemon would complete an interrupted request, and leave a container behind.
     """
-    came: list[int] = []
+    received: list[int] = []
 
-    def note_it(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
+    def remember(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
 
-    before = {number: signal.signal(number, note_it) for number in _SIGNALS}
+    before = {number: signal.signal(number, remember) for number in _SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if came:
-        os.kill(os.getpid(), came[0])
+    if received:
+        os.kill(os.getpid(), received[0])
 
 
 def remove(container: Container) -> None:
-    """Remove a container, undisturbed."""
+    """Remove a container, without an interruption."""
     with undisturbed(), contextlib.suppress(NotFound):
         container.remove(force=True, v=True)
 
 
 @contextlib.contextmanager
-def created(client: docker.DockerClient, image: str, words: Mapping[str, Any], what: str) -> Iterator[Container]:
-    """Make a container for the block, and remove it after it.
+def created(client: docker.DockerClient, image: str, arguments: Mapping[str, Any], what: str) -> Iterator[Container]:
+    """Create a container for the block, and remove it afterwards.
 
     Args:
         client: the Docker daemon's.
         image: its image.
-        words: further arguments of ``client.containers.create``.
-        what: what it is, for an error: ``a container of the image``.
+        arguments: further keyword arguments of ``client.containers.create``.
+        what: its description in errors, such as ``a container of the image``.
 
     Raises:
         WarmimageError: the Docker daemon refuses.
@@ -65,7 +65,7 @@ def created(client: docker.DockerClient, image: str, words: Mapping[str, Any], w
     container: Container | None = None
     try:
         with undisturbed(), daemon.api_errors(f"cannot create {what}"):
-            container = client.containers.create(image, **words)
+            container = client.containers.create(image, **arguments)
         yield container
     finally:
         if container:
@@ -74,7 +74,7 @@ def created(client: docker.DockerClient, image: str, words: Mapping[str, Any], w
 
 @contextlib.contextmanager
 def tagged(client: docker.DockerClient) -> Iterator[str]:
-    """Give a tag for the block; after it the tag is removed, and with it an image that has no other."""
+    """Yield a tag for the block.  Afterwards the tag is removed, and the image too if it has no other tag."""
     tag = f"{_REPOSITORY}:{uuid.uuid4().hex}"
     try:
         yield tag

@@ -36,20 +36,20 @@ def adapters() -> dict[str, EngineAdapter]:
     """Return all adapters by name: the shipped ones, and those that other distributions register.
 
     Raises:
-        ConfigError: a registered entry point is no adapter, or takes a shipped adapter's name.
+        ConfigError: a registered entry point is not an adapter, or takes a shipped adapter's name.
     """
-    found = {adapter.name: adapter for adapter in _SHIPPED}
+    registered = {adapter.name: adapter for adapter in _SHIPPED}
     for point in entry_points(group=GROUP):
         try:
             adapter = point.load()
-        except Exception as error:  # whatever another distribution's module does when it is imported
+        except Exception as error:  # another distribution's module may raise anything
             raise _unfit(point, f"{type(error).__name__}: {error}") from None
         if not isinstance(adapter, EngineAdapter):
             raise _unfit(point, f"a {type(adapter).__name__}")
-        if adapter.name in found:
+        if adapter.name in registered:
             raise _unfit(point, f"the taken name {adapter.name!r}")
-        found[adapter.name] = adapter
-    return found
+        registered[adapter.name] = adapter
+    return registered
 
 
 def _unfit(point: EntryPoint, got: str) -> ConfigError:
@@ -57,7 +57,7 @@ def _unfit(point: EntryPoint, got: str) -> ConfigError:
         f"engine {point.name!r} cannot be registered",
         where=f"entry point {GROUP}: {point.name} = {point.value}",
         got=got,
-        expected="an EngineAdapter with a name of its own",
+        expected="an EngineAdapter with an unused name",
         fix=f"pip uninstall {point.dist.name if point.dist else 'the distribution that registers it'}",
     )
 
@@ -66,15 +66,15 @@ def get(name: str, where: str = "engine") -> EngineAdapter:
     """Return the adapter called ``name``.
 
     Raises:
-        ConfigError: there is none; the message suggests the nearest name.
+        ConfigError: it is not registered; the message suggests the nearest name.
     """
-    known = adapters()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+    registered = adapters()
+    if name not in registered:
+        near = difflib.get_close_matches(name, registered, n=1)
         raise ConfigError(
             f"unknown engine {name!r}",
             where=where,
-            expected=", ".join(sorted(known)),
+            expected=", ".join(sorted(registered)),
             fix=f"--engine {near[0] if near else 'transformers'}",
         )
-    return known[name]
+    return registered[name]

@@ -1,4 +1,4 @@
-"""What warmimage knows about an engine, as data."""
+"""An engine, as data."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ class EngineAdapter:
         python: Python versions that the engine's wheels support, as a version specifier.
         command: the engine's own command line.
         serves_by_name: whether the command's model argument is also the only model name the server answers to, so that
-            it is launched in a folder where that name is a link to the model.
+            it is launched in a directory where that name is a link to the model.
         environment: variables of the image that the engine needs to serve a local model.
         import_environment: per accelerator, variables that keep the accelerator untouched while modules are imported.
         health_path: HTTP path that answers 200 when the server is ready.
         port_flags: flags that set the port.
-        unprobed_flags: flags after which readiness cannot be asked for over plain HTTP on that port.
+        unprobed_flags: flags that make readiness undetectable over plain HTTP on that port.
         unchecked_flags: flags after which the engine does not load the volume's weight files.
         quick_flags: flags after which the engine prints something and ends.
-        loading: how it is told which model to load and how.
+        loading: the arguments and variables that choose its model.
         modules: the modules to preload, in load order.
         model_modules: modules to preload for the model's architecture.
         required_modules: those of ``modules`` without which an image is broken.
@@ -85,8 +85,8 @@ class EngineAdapter:
         parallelism: arguments that decide how many GPUs one server uses.
         metrics_path: HTTP path of the engine's Prometheus metrics; empty if it has none.
         metrics_flag: the flag without which the engine does not serve them; empty if it always does.
-        caches: per accelerator, what the engine compiles and keeps, by names of ours: the variable that says where, the
-            folder where it is not set, and a folder below either.  ``<home>``, ``<cache>`` (``XDG_CACHE_HOME``) and
+        caches: per accelerator, the engine's compile caches by our names: the variable that sets the directory, the
+            default directory, and a directory below either.  ``<home>``, ``<cache>`` (``XDG_CACHE_HOME``) and
             ``<user>`` stand for those of the container.
         cache_starts: per accelerator, how many starts it takes to fill all caches; 1 if not given.
         start_methods: the ``multiprocessing`` start methods that the engine accepts; empty when it starts no process.
@@ -153,7 +153,7 @@ CUDA_CACHES = {
 #: start that compiles the graphs.
 CUDA_CACHE_STARTS = 2
 
-#: Weights in Mistral's own format, which vLLM and SGLang load where they lie beside those in the common one.
+#: Weights in Mistral's own format, which vLLM and SGLang load if the directory also holds the common format.
 CONSOLIDATED = ("consolidated*.safetensors",)
 
 #: Load formats that vLLM and SGLang share and that do not read weights through the page cache.
@@ -161,9 +161,9 @@ UNREAD_FORMATS = {
     "dummy": "it makes the weights up",
     "fastsafetensors": "it reads past the page cache",
     "instanttensor": "it reads past the page cache",
-    "runai_streamer": "it streams the weights by itself",
-    "runai_streamer_sharded": "it streams the weights by itself",
-    "tensorizer": "it streams the weights by itself",
+    "runai_streamer": "it streams the weights without the page cache",
+    "runai_streamer_sharded": "it streams the weights without the page cache",
+    "tensorizer": "it streams the weights without the page cache",
 }
 
 #: Starts no threads for a library that imports load and do not use yet.

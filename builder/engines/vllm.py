@@ -54,9 +54,8 @@ VLLM = EngineAdapter(
         replicas=(("--data-parallel-size-local", "-dpl"), ("--data-parallel-size", "-dp")),
     ),
     metrics_path="/metrics",
-    # torch.compile's, DeepGEMM's, and what it has found out about the model's class lie below its own folder.  On CPU
-    # only the last is kept: there it costs a quarter of a restored start, and code compiled for one CPU may not run on
-    # another.
+    # VLLM_CACHE_ROOT holds the caches of torch.compile and DeepGEMM, and facts about the model's class.  On CPU only
+    # the facts are kept: they save a quarter of a restored start, but code compiled for one CPU may not run on another.
     caches={
         "cpu": {"modelinfos": ("VLLM_CACHE_ROOT", "<cache>/vllm", "modelinfos")},
         "cuda": {"vllm": ("VLLM_CACHE_ROOT", "<cache>/vllm", ""), **CUDA_CACHES},

@@ -1,4 +1,4 @@
-"""The Helm chart, as a folder that ``helm`` takes: the one that comes with this version."""
+"""The Helm chart of this version, as a directory for ``helm``."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from ..errors import ConfigError, WarmimageError
 from ..files import replaced
 
-#: The chart's name, and of its folder.
+#: Name of the chart and of its directory.
 NAME = "warmimage"
 
-#: Of the chart's folder, what is for its tests alone.
+#: Files of the chart's directory that only its tests use.
 _TESTS = ("ci", "__pycache__")
 
 
 def write(directory: Path) -> Path:
-    """Write the chart's folder; it appears whole or not at all, and one written before is kept until then.
+    """Write the chart's directory atomically; an earlier one is replaced.
 
     Args:
-        directory: where the chart's folder is put.
+        directory: parent of the chart's directory.
 
     Returns:
-        The chart's folder.
+        The chart's directory.
 
     Raises:
         ConfigError: something else has its name.
@@ -34,13 +34,13 @@ def write(directory: Path) -> Path:
         raise ConfigError(
             "there is something else than this chart",
             where=str(target),
-            got="a file or folder of another kind",
+            got="a file, or a directory that is not this chart",
             expected=f"nothing, or the chart {NAME}",
             fix="name another --output-dir, or remove it",
         )
     try:
-        with as_file(files("warmimage.templates") / "chart") as folder, replaced(target) as made:
-            shutil.copytree(folder, made, ignore=shutil.ignore_patterns(*_TESTS))
+        with as_file(files("warmimage.templates") / "chart") as source, replaced(target) as made:
+            shutil.copytree(source, made, ignore=shutil.ignore_patterns(*_TESTS))
     except OSError as error:
         raise WarmimageError(
             f"the chart cannot be written: {error.strerror or error}", where=str(error.filename or directory)
@@ -48,9 +48,9 @@ def write(directory: Path) -> Path:
     return target
 
 
-def _is_ours(folder: Path) -> bool:
-    """Return whether a folder is a chart of this name, which another version may have written."""
+def _is_ours(directory: Path) -> bool:
+    """Return whether a directory is a chart of this name, of any version."""
     try:
-        return f"name: {NAME}" in (folder / "Chart.yaml").read_text(encoding="utf-8").splitlines()
+        return f"name: {NAME}" in (directory / "Chart.yaml").read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return False

@@ -1,4 +1,4 @@
-"""The values of the Helm chart that a build knows: image, sizes, ports, user, snapshot, writable directories."""
+"""The Helm chart's values that a build knows: image, sizes, ports, user, snapshot, writable directories."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from ..plan import Plan
 
 FILE_NAME = "values.generated.yaml"
 
-#: Beginning of every file that is written here: only such a file is overwritten.
+#: First characters of a written file.  Only a file that begins with them is overwritten.
 _MARK = "# Written by warmimage"
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
-#: Variables that move a cache to a folder that the server must be able to write to, beside those that adapters name.
+#: Variables that move a cache, in addition to those of the adapters.  The server must be able to write there.
 _CACHES = re.compile(r"^(?:\w+_CACHE(?:_DIR|_ROOT|_PATH|_HOME)?|HF_HOME|PROMETHEUS_MULTIPROC_DIR)$")
 
-#: Variables that deployments set and that the interpreter reads at its start, which a restored process does not have.
-_OF_THE_INTERPRETER = ("PYTHONHASHSEED", "PYTHONPATH")
+#: Variables of the interpreter's start, which deployments set.  A restored process has no such start.
+_INTERPRETER_VARIABLES = ("PYTHONHASHSEED", "PYTHONPATH")
 
-#: Bytes per second that an image is taken to be pulled with, and seconds beside that.
+#: Assumed rate of a pull in bytes per second, and its constant part in seconds.
 _PULL_RATE, _PULL_BASE = 50_000_000, 120
 
-#: Bytes of an archive in which its first two members' headers are.
+#: Bytes of an archive that hold the headers of its first two members.
 _ARCHIVE_BEGINNING = 1 << 16
 
-#: Seconds that a start may take where the size of the weights is not known.
+#: Time limit of a start in seconds, if the size of the weights is unknown.
 _UNKNOWN_START = 1800
 
 
@@ -58,13 +58,13 @@ class Built:
     Attributes:
         plan: its plan.
         tag: its first tag.
-        digest: digest reference by which a registry holds it; empty where it has not been pushed.
+        digest: its digest reference in a registry; empty if it was not pushed.
         size: its bytes.
-        weight_bytes: size of the weights; 0 where it is not known.
+        weight_bytes: size of the weights; 0 if unknown.
         environment: its variables.
-        filled: folders among those that the server writes to in which it holds something.
-        lacking: packages without which its command ``warm`` has no HTTP face.
-        snapshot: the snapshot in it; ``None`` for none.
+        filled: writable directories that are not empty in the image.
+        lacking: missing packages for the HTTP API of its command ``warm``.
+        snapshot: its snapshot, or ``None``.
     """
 
     plan: Plan
@@ -82,10 +82,10 @@ def check(path: Path) -> None:
     """Check before a build that the values can be written.
 
     Raises:
-        ConfigError: the file is there, and not one that a build wrote.
+        ConfigError: the file exists, and no build wrote it.
     """
     if path.is_dir():
-        raise ConfigError("the values file is a folder", where=str(path), fix="--values FILE")
+        raise ConfigError("the values file is a directory", where=str(path), fix="--values FILE")
     try:
         with path.open(encoding="utf-8") as file:
             first = file.readline()
@@ -95,7 +95,7 @@ def check(path: Path) -> None:
         raise ConfigError(f"the values file cannot be read: {error}", where=str(path), fix="--values FILE") from None
     if not first.startswith(_MARK):
         raise ConfigError(
-            "the values file was not written by a build, and is not overwritten",
+            "the values file was not written by a build, so it is not overwritten",
             where=str(path),
             got=repr(first.strip()[:60]),
             expected=repr(f"{_MARK} ..."),
@@ -132,9 +132,9 @@ def text(built: Built) -> str:
         f"{revision}; weights {plan.weights}; base {base}",
     ]
     if plan.model.mounted:
-        lines.append(f"# Yours to say: which volume holds the model (models.{key}.weights.volume).")
+        lines.append(f"# Set the volume of the model: models.{key}.weights.volume.")
     if not built.weight_bytes:
-        lines.append(f"# The size of the weights is not known: set models.{key}.weights.bytes.")
+        lines.append(f"# The size of the weights is unknown: set models.{key}.weights.bytes.")
     if built.lacking:
         lines.append(f"# No warmer: the image lacks {', '.join(built.lacking)}.")
     stream = io.StringIO()
@@ -146,13 +146,13 @@ def text(built: Built) -> str:
 
 
 def model_key(name: str) -> str:
-    """Return the key of a model in the values: of a Hub id its last part, as a resource's name may be."""
+    """Return a model's key in the values: the last part of its name, as a valid resource name."""
     words = re.sub(r"[^a-z0-9]+", "-", name.rpartition("/")[2].lower()).strip("-")
     return words[:40].strip("-") or "model"
 
 
 def quantity(size: int) -> str:
-    """Return bytes as a Kubernetes quantity, rounded up to whole MiB: a number might become a float on its way."""
+    """Return bytes as a Kubernetes quantity, rounded up to whole MiB.  A plain number might become a float."""
     return f"{-(-size // (1 << 20))}Mi" if size else ""
 
 
@@ -190,10 +190,10 @@ def _snapshot(captured: Captured | None) -> dict[str, Any]:
 
 
 def _lasting(captured: Captured) -> list[str]:
-    """Return the variables that a restored process cannot derive again; ``PREFIX*`` stands for all that begin so."""
+    """Return the variables that a restored process cannot apply; ``PREFIX*`` stands for all with that prefix."""
     reads: Mapping[str, str] = captured.environment.get("reads", {})
-    hidden = captured.environment.get("hidden", {})  # the imports have not seen their values
-    lasting = {*NATIVE, *_OF_THE_INTERPRETER} - READERS.keys()
+    hidden = captured.environment.get("hidden", {})  # hidden from the imports
+    lasting = {*NATIVE, *_INTERPRETER_VARIABLES} - READERS.keys()
     for name, modules in reads.items():
         if set(modules.split(", ")) - READERS.get(name, frozenset()):
             lasting.add(name)
@@ -205,12 +205,12 @@ def _image(built: Built) -> dict[str, str]:
         name, _, digest = built.digest.partition("@")
         return {**_split(name), "digest": digest}
     name, _, version = built.tag.rpartition(":")
-    # Without a tag of its own the part after the last colon is a registry's port and a path.
+    # Without a tag, the part after the last colon is a registry's port and a path.
     return {**_split(name), "tag": version} if name and "/" not in version else _split(built.tag)
 
 
 def _split(name: str) -> dict[str, str]:
-    """Return registry and repository of an image's name, by Docker's rule for which part is a host."""
+    """Return registry and repository of an image's name, with Docker's rule for host names."""
     host, slash, path = name.partition("/")
     if slash and (host == "localhost" or "." in host or ":" in host):
         return {"registry": host, "repository": path}
@@ -241,7 +241,7 @@ def _dashed(word: str) -> str:
 
 
 def _count(command: Sequence[str], flags: Sequence[str]) -> int:
-    """Return the number that a command gives to flags, 0 where it gives none."""
+    """Return the number after one of a flag's names in a command; 0 if there is none."""
     value = last_value(command, flags)
     return int(value) if value.isascii() and value.isdigit() else 0
 
@@ -256,43 +256,43 @@ def _moves_a_cache(variable: str) -> bool:
     return bool(_CACHES.match(variable)) or variable in named
 
 
-def writable_folders(plan: Plan, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the folders that a server writes to by the chart's names: its home, and caches that variables move."""
-    folders = {"home": plan.folders.home}
+def writable_directories(plan: Plan, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return a server's writable directories by the chart's names: its home, and caches that variables move."""
+    directories = {"home": plan.folders.home}
     fixed = (plan.folders.home, "/tmp", "/run/warmimage", plan.model.path)  # noqa: S108 - of the container
     for name, path in sorted(environment.items()):
         if not _moves_a_cache(name) or not path.startswith("/"):
             continue
-        below = [place for place in (*fixed, *folders.values()) if f"{path}/".startswith(f"{place}/")]
+        below = [place for place in (*fixed, *directories.values()) if f"{path}/".startswith(f"{place}/")]
         if not below:
-            folders[re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:32].strip("-")] = path
-    return folders
+            directories[re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:32].strip("-")] = path
+    return directories
 
 
 def _writable(built: Built) -> dict[str, dict[str, Any]]:
-    folders = writable_folders(built.plan, built.environment)
-    return {name: {"path": path, "seed": path in built.filled} for name, path in folders.items()}
+    directories = writable_directories(built.plan, built.environment)
+    return {name: {"path": path, "seed": path in built.filled} for name, path in directories.items()}
 
 
 def inspect(
     client: docker.DockerClient, report: ImageReport, digest: str, weight_bytes: int, lacking: Sequence[str] = ()
 ) -> Built:
-    """Look into an image for the facts that its plan does not have.
+    """Read the facts of an image that its plan does not have.
 
     Args:
         client: the Docker daemon's.
         report: the image, by its first tag.
         digest: digest reference by which a registry holds it, or an empty string.
-        weight_bytes: size of the weights; 0 where it is not known.
-        lacking: packages without which its command ``warm`` cannot be asked over HTTP.
+        weight_bytes: size of the weights; 0 if unknown.
+        lacking: missing packages for the HTTP API of its command ``warm``.
     """
     tag = report.reference
-    with daemon.api_errors(f"cannot look into {tag}"):
+    with daemon.api_errors(f"cannot inspect {tag}"):
         entries = client.images.get(tag).attrs["Config"].get("Env") or []
         environment = dict(entry.partition("=")[::2] for entry in entries)
-        folders = writable_folders(report.plan, environment).values()
-        with temporary_container.created(client, tag, {"command": ["true"]}, "a container to look into") as made:
-            filled = frozenset(path for path in folders if _holds_something(made, path))
+        directories = writable_directories(report.plan, environment).values()
+        with temporary_container.created(client, tag, {"command": ["true"]}, "a container to inspect") as made:
+            filled = frozenset(path for path in directories if _holds_something(made, path))
     return Built(
         plan=report.plan,
         tag=tag,
@@ -307,7 +307,7 @@ def inspect(
 
 
 def _holds_something(container: Container, path: str) -> bool:
-    """Return whether a folder of a container has anything in it; of its archive only the beginning is read."""
+    """Return whether a directory of a container is not empty.  Reads only the beginning of its archive."""
     try:
         chunks, _ = container.get_archive(path)
     except NotFound:
@@ -318,5 +318,5 @@ def _holds_something(container: Container, path: str) -> bool:
         if len(beginning) >= _ARCHIVE_BEGINNING:
             break
     with tarfile.open(fileobj=io.BytesIO(beginning), mode="r|") as archive:
-        archive.next()  # the folder itself
+        archive.next()  # the directory itself
         return archive.next() is not None

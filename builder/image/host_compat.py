@@ -1,4 +1,4 @@
-"""What this host would decline of an image, found before a start."""
+"""Parts of an image that do not work on this host, found before a start."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..plan import Plan
 
 @dataclass(frozen=True)
 class Declined:
-    """Something that would not work here.
+    """A part of an image that does not work here.
 
     Attributes:
         what: a tier's name, or ``engine``.
-        reason: why not.
+        reason: the reason.
     """
 
     what: str
@@ -29,20 +29,20 @@ class Declined:
 
 
 def declined(client: docker.DockerClient, plan: Plan, captured: Captured | None, absent: str) -> list[Declined]:
-    """Return what an image's plan has that this host would not run.
+    """Return the parts of an image that do not work on this host.
 
-    Tiers ``zygote``, ``preload`` and ``plain`` need nothing of a host beyond the engine's own needs.
+    Tiers ``zygote``, ``preload`` and ``plain`` need nothing that the engine does not need.
 
     Args:
         client: the Docker daemon's.
         plan: the image's plan.
         captured: the image's snapshot; ``None`` for none.
-        absent: why the image has no snapshot; empty where it has one.
+        absent: why the image has no snapshot; empty if it has one.
     """
     found = []
     info = client.info()
     if plan.accelerator == "cuda" and not names_gpu(info):
-        found.append(Declined("engine", "the image serves on CUDA, and this Docker daemon names no NVIDIA runtime"))
+        found.append(Declined("engine", "the image serves on CUDA, and this Docker daemon has no NVIDIA runtime"))
     machine = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
     if plan.base.machine != machine.get(str(info["Architecture"]), info["Architecture"]):
         found.append(Declined("engine", f"the image is for {plan.base.machine}, this host is {info['Architecture']}"))
@@ -57,7 +57,7 @@ def declined(client: docker.DockerClient, plan: Plan, captured: Captured | None,
 
 
 def snapshot_mismatch(info: dict[str, Any], captured: Captured, here: Iterable[str]) -> str:
-    """Return why a daemon's host would not restore a snapshot, as far as this shows from outside a container.
+    """Return why a daemon's host cannot restore a snapshot, as far as that is visible outside a container.
 
     Args:
         info: the daemon's answer to ``docker info``.
@@ -76,9 +76,9 @@ def snapshot_mismatch(info: dict[str, Any], captured: Captured, here: Iterable[s
 
 
 def names_gpu(info: dict[str, Any]) -> bool:
-    """Return whether a Docker daemon names an NVIDIA GPU: a runtime, or a device of the container device interface.
+    """Return whether a Docker daemon lists an NVIDIA runtime, or a device of the container device interface.
 
-    A daemon may give GPUs by a hook that it does not name: a missing name is a hint, not a proof.
+    A hint, not a proof: a daemon may add GPUs with a hook that it does not list.
     """
     devices = info.get("DiscoveredDevices") or []
     return "nvidia" in (info.get("Runtimes") or {}) or any("nvidia.com" in str(device) for device in devices)

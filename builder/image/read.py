@@ -1,4 +1,4 @@
-"""What an image of ours says about itself: its plan, its snapshot, and its size by purpose."""
+"""Read an image back: its plan, its snapshot, and its size by purpose."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class ImageReport:
     """An image read back.
 
     Attributes:
-        reference: as it was asked for.
+        reference: the reference that it was read by.
         id: ``sha256:...``.
         digests: digest references under which a registry holds it.
-        plan: the plan it was built from.
+        plan: its plan.
         labels: all labels, except the plan's and the one that marks layers.
         size_bytes: its size.
-        sizes: bytes by purpose, in layer order; zero where a purpose has no layer.
-        snapshot: the snapshot in it, or ``None``.
-        snapshot_absent: why it has no snapshot; empty where it has one.
+        sizes: bytes by purpose, in layer order; 0 for a purpose without layers.
+        snapshot: its snapshot, or ``None``.
+        snapshot_absent: why it has no snapshot; empty if it has one.
     """
 
     reference: str
@@ -71,8 +71,8 @@ def inspect(client: docker.DockerClient, reference: str) -> ImageReport:
     """Read an image back.
 
     Raises:
-        WarmimageError: there is no such image, or the manifest of its snapshot is damaged.
-        ConfigError: it is not one of ours, or from a version with another plan.
+        WarmimageError: the image does not exist, or its snapshot's manifest is damaged.
+        ConfigError: warmimage did not build it, or another version of warmimage did.
     """
     with daemon.api_errors(f"cannot inspect {reference}"):
         image = client.images.get(reference)
@@ -97,7 +97,7 @@ def plan_of(image: Image, reference: str) -> Plan:
     """Return the plan in an image's label.
 
     Raises:
-        ConfigError: there is none, or one of another version.
+        ConfigError: there is no plan, or another version wrote it.
     """
     text = image.labels.get("dev.warmimage.plan")
     if not text:
@@ -107,7 +107,7 @@ def plan_of(image: Image, reference: str) -> Plan:
     except ValueError as error:
         version = image.labels.get("dev.warmimage.version", "unknown")
         raise ConfigError(
-            "the image's plan is of another version",
+            "another version of warmimage wrote the image's plan",
             where=reference,
             got=f"warmimage {version}: {error}",
             fix="build the image again",

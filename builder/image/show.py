@@ -1,4 +1,4 @@
-"""How an image is shown by ``inspect``: as a page for a person, as JSON for a program."""
+"""An image as ``inspect`` shows it: a page for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .read import ImageReport
 
 
 def to_json(report: ImageReport, host: Sequence[Declined]) -> str:
-    """Return everything known about an image as JSON; sizes in bytes."""
+    """Return all facts about an image as JSON, with sizes in bytes."""
     data = {
         "reference": report.reference,
         "id": report.id,
@@ -32,7 +32,7 @@ def to_json(report: ImageReport, host: Sequence[Declined]) -> str:
 
 
 def as_text(report: ImageReport, host: Sequence[Declined]) -> str:
-    """Return the page for a person."""
+    """Return the page for people."""
     return "\n".join(_lines(report, host))
 
 
@@ -61,7 +61,7 @@ def _lines(report: ImageReport, host: Sequence[Declined]) -> Iterator[str]:
         yield f"  {purpose:<11} {human_bytes(size):>10}"
     yield f"  {'image':<11} {human_bytes(report.size_bytes):>10}"
     yield ""
-    yield "would be declined on this host:" if host else "nothing would be declined on this host"
+    yield "does not work on this host:" if host else "every part works on this host"
     for entry in host:
         yield f"  {entry.what}: {entry.reason}"
     yield ""
@@ -80,5 +80,5 @@ def _snapshot(captured: Captured) -> str:
 
 
 def _snapshot_data(captured: Captured) -> dict[str, object]:
-    """Return a snapshot's facts as data; of the environment only the names of variables, for a value may be secret."""
+    """Return a snapshot's facts as data, with the names of its variables only: a value may be secret."""
     return {**captured.model_dump(exclude={"environment"}), "variables": captured.variables}

@@ -87,7 +87,7 @@ def resolve(config: Config, adapter: EngineAdapter, client: docker.DockerClient)
     name = config.base_image or default_base(client)
     if _IMAGE_ID.fullmatch(name):
         raise ConfigError(
-            "an image id cannot be built from",
+            "a build cannot start from an image id",
             where="base_image",
             got=name,
             expected="a name with a tag or a digest",
@@ -134,7 +134,7 @@ def _check(config: Config, adapter: EngineAdapter, base: Base, libc: str) -> Non
         )
     if libc != "glibc":
         raise ConfigError(
-            "the base image's C library has no wheels of PyTorch",
+            "PyTorch has no wheels for the base image's C library",
             where="base_image",
             got=f"{libc or 'no glibc'} in {base.image}",
             expected="glibc (Debian, Ubuntu, Red Hat)",
@@ -142,7 +142,7 @@ def _check(config: Config, adapter: EngineAdapter, base: Base, libc: str) -> Non
         )
     if config.method == "derive" and not base.engine_version:
         raise ConfigError(
-            f"the base image does not hold {adapter.name}",
+            f"the base image does not contain {adapter.name}",
             where="base_image",
             got=base.image,
             expected=f"an image in which Python finds the distribution {adapter.distribution!r}",
@@ -173,9 +173,9 @@ def _probe(client: docker.DockerClient, name: str, adapter: EngineAdapter) -> di
     except (ContainerError, APIError, IndexError, ValueError) as error:
         silent = isinstance(error, (IndexError, ValueError))
         raise ConfigError(
-            "the base image cannot be looked into",
+            "the base image cannot be inspected",
             where="base_image",
-            got=f"{name}: {'its Python answers nothing' if silent else str(error)[-200:]}",
+            got=f"{name}: {'its Python gives no answer' if silent else str(error)[-200:]}",
             expected="an image with /bin/sh and Python",
             fix=f"--base-image {DEFAULT_BASE}",
         ) from None
@@ -202,11 +202,11 @@ def default_base(client: docker.DockerClient) -> str:
         pass
     if not shutil.which("mmdebstrap"):
         raise EnvironmentLacks(
-            f"the default base image {DEFAULT_BASE} cannot be pulled, and mmdebstrap is not here to make one",
+            f"the default base image {DEFAULT_BASE} cannot be pulled, and mmdebstrap is not installed",
             got=reason,
             fix="--base-image IMAGE, or apt-get install mmdebstrap",
         ) from None
-    note(f"no registry can be reached ({reason}): making {DEBIAN_BASE} from Debian's packages")
+    note(f"no registry can be reached ({reason}): building {DEBIAN_BASE} from Debian's packages")
     _make_debian_base(client)
     return DEBIAN_BASE
 
@@ -217,7 +217,7 @@ def _make_debian_base(client: docker.DockerClient) -> None:
         made = subprocess.run(command, capture_output=True, check=False)
         if made.returncode:
             raise WarmimageError(
-                "mmdebstrap could not make a base image",
+                "mmdebstrap could not create a base image",
                 got=made.stderr.decode(errors="replace")[-300:].strip(),
                 fix="--base-image IMAGE",
             )

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: a model's state there, its files, and what its client raises as one clear error."""
+"""The Hugging Face Hub: a model's state, its files, and its client's errors as one clear error."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from ..entrypoint.model.download import patterns
 from ..errors import ConfigError, WarmimageError
 
-#: Packages whose errors mean that the Hub gave no usable answer: the Hub's client, and those that it speaks HTTP with.
+#: Packages whose errors mean that the Hub gave no usable answer: its client and the client's HTTP libraries.
 _CLIENTS = ("huggingface_hub", "httpx", "httpcore", "requests", "urllib3")
 
-#: Seconds that the Hub has to answer.
+#: Time limit of the Hub's answers in seconds.
 _TIMEOUT = 20
 
 
@@ -48,7 +48,7 @@ def look_up(name: str, revision: str | None) -> State:
 
 
 def download(name: str, revision: str | None) -> Path:
-    """Download the files of a Hub model that engines use, and return their folder.  Call it within ``errors``."""
+    """Download the files of a Hub model that engines use, and return their directory.  Call it within ``errors``."""
     from huggingface_hub import HfApi, snapshot_download
 
     info = HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)
@@ -58,7 +58,7 @@ def download(name: str, revision: str | None) -> Path:
 
 @contextmanager
 def errors(name: str, revision: str | None) -> Iterator[None]:
-    """Turn what the Hub's client raises inside the block into one clear error."""
+    """Turn errors of the Hub's client in the block into one clear error."""
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -84,20 +84,20 @@ def errors(name: str, revision: str | None) -> Iterator[None]:
                 where="revision",
                 got=repr(revision),
                 expected="a branch, a tag or a commit",
-                fix="remove --revision, or name one of the model's own",
+                fix="remove --revision, or name a revision of the model",
             ) from None
         if isinstance(error, GatedRepoError) or (
             status in (401, 403) and not isinstance(error, RepositoryNotFoundError)
         ):
             raise ConfigError(
-                f"the Hub model {name!r} may not be read with your login",
+                f"the Hub model {name!r} is not readable with your login",
                 where="model",
                 got=message,
                 fix="hf auth login, with an account that has access to it",
             ) from None
         if isinstance(error, RepositoryNotFoundError):
             raise ConfigError(
-                f"the Hub has no model {name!r} that you may read",
+                f"the Hub has no model {name!r} that you can read",
                 where="model",
                 fix="hf auth login, or --model DIR",
             ) from None
@@ -110,7 +110,7 @@ def errors(name: str, revision: str | None) -> Iterator[None]:
                 f"the disk is full: {name} cannot be downloaded",
                 where=str(getattr(error, "filename", None) or ""),
                 got=message,
-                fix="free space, or set HF_HOME to a folder on a larger disk",
+                fix="free disk space, or set HF_HOME to a directory on a larger disk",
             ) from None
         if isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith(_CLIENTS):
             raise HubUnreachable(

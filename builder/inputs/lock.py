@@ -1,4 +1,4 @@
-"""The lock: which wheels, byte for byte, an image is composed of."""
+"""The lock: the exact wheels of an image."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Wheel(BaseModel):
 
 
 class Lock(BaseModel):
-    """All wheels of an image, and what they were resolved from.
+    """All wheels of an image, and the inputs of their resolution.
 
     Attributes:
-        requirements: the requirement lines that were resolved.
-        accelerator: what they were resolved for: the same lines bring other wheels from an index for CPUs.
-        python: the Python version they were resolved for.
-        platform: the newest platform tag that was allowed.
+        requirements: the requirement lines.
+        accelerator: the accelerator: an index for CPUs has other wheels for the same lines.
+        python: the Python version.
+        platform: the newest allowed platform tag.
         wheels: sorted by name.
     """
 
@@ -76,10 +76,10 @@ class Lock(BaseModel):
         return self.model_dump_json(indent=2) + "\n"
 
 
-def from_folder(folder: Path, requirements: Sequence[str], accelerator: str, python: str, platform: str) -> Lock:
-    """Lock the wheels in a folder."""
+def from_directory(directory: Path, requirements: Sequence[str], accelerator: str, python: str, platform: str) -> Lock:
+    """Lock the wheels in a directory."""
     wheels = []
-    for path in folder.glob("*.whl"):
+    for path in directory.glob("*.whl"):
         name, version, _, _ = parse_wheel_filename(path.name)
         digest = hashlib.sha256()
         with path.open("rb") as file:
@@ -99,10 +99,10 @@ def from_folder(folder: Path, requirements: Sequence[str], accelerator: str, pyt
 
 
 def read(path: Path) -> Lock | None:
-    """Return the lock in a file, or ``None`` where there is no file.
+    """Return the lock in a file, or ``None`` if there is no file.
 
     Raises:
-        ConfigError: the file is no lock of this version.
+        ConfigError: the file is not a lock of this version.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -116,7 +116,7 @@ def read(path: Path) -> Lock | None:
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(
-            "the lock is not one that this version wrote",
+            "this version of warmimage did not write the lock",
             where=str(path),
             got=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
             fix=f"rm {path}  (the next build writes it)",

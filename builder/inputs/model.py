@@ -1,4 +1,4 @@
-"""The model: which one it is, whether it is whole, and what its configuration says."""
+"""The model: find it, check that it is complete, and read its configuration."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from . import hub
 
 @dataclass(frozen=True)
 class Model:
-    """A model that an image is to serve.
+    """The model of an image.
 
     Attributes:
-        reference: as the user named it; a directory by its name only, because where it lies is nobody's business.
+        reference: the model as the user named it; for a directory only its name, because its path is private.
         name: the model name that the server answers to.
-        directory: where its files are on this machine; ``None`` when they are not here.
+        directory: its files on this machine; ``None`` if they are not here.
         revision: the Hub commit, or ``None``.
-        architecture: first of ``architectures`` in its ``config.json``, or ``None`` when that could not be read.
+        architecture: first of ``architectures`` in its ``config.json``, or ``None`` if that could not be read.
         model_type: ``model_type`` there, or ``None``.
         weight_bytes: size in bytes of its weights, with ``bake`` and ``download`` of every file that is taken; 0 when
             unknown.
@@ -42,7 +42,7 @@ class Model:
 
 
 def resolve(config: Config) -> Model:
-    """Find the configured model, on disk or on the Hub, and check what of it is here.
+    """Find the configured model, on disk or on the Hub, and check its local files.
 
     Raises:
         ConfigError: no such model, or its files are incomplete.
@@ -52,7 +52,7 @@ def resolve(config: Config) -> Model:
     if path.is_dir():
         if config.revision:
             raise ConfigError(
-                "a revision names a state of a Hub model",
+                "only a Hub model has revisions",
                 where="revision",
                 got=f"the directory {config.model}",
                 expected="a Hub id",
@@ -95,7 +95,7 @@ def _described(
     name = config.served_name or reference
     if not _SERVED_NAME.fullmatch(name):
         raise ConfigError(
-            "the model's own name cannot be served",
+            "the model's name is not a valid served name",
             where="served_name",
             got=repr(name),
             expected="letters, digits, '.', '_', '-' and '/'",
@@ -113,7 +113,7 @@ def _described(
 
 
 def check_directory(directory: Path) -> Iterator[Problem]:
-    """Yield everything that is wrong with a model directory.
+    """Yield all problems of a model directory.
 
     Reads the header of every safetensors shard, which tells its length, and the index, but no weights.
     """
@@ -136,7 +136,7 @@ def check_directory(directory: Path) -> Iterator[Problem]:
     try:
         for shard in missing_shards(str(directory)):
             yield Problem(
-                f"the index names a missing shard: {shard}", where=where, fix="copy or download the model again"
+                f"a shard that the index names is missing: {shard}", where=where, fix="copy or download the model again"
             )
     except VolumeError as error:
         yield Problem(str(error), where=where, fix="copy or download the model again")
@@ -156,7 +156,7 @@ def check_directory(directory: Path) -> Iterator[Problem]:
 
 
 def _damage(shard: Path) -> tuple[str, str] | None:
-    """Return what a safetensors shard is and what it should be, or ``None`` where its length fits its header.
+    """Return the actual and the right size of a safetensors shard, or ``None`` if its length fits its header.
 
     Read here, because the library opens a shard only for an array package that this one does not need.
     """
@@ -192,21 +192,21 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def files(directory: Path, *, hub: bool = False) -> list[str]:
-    """Return the files of a model that are baked, relative to its folder; linked folders are followed.
+    """Return the files of a model that are baked, relative to its directory; linked directories are followed.
 
     Args:
-        directory: the model's folder.
-        hub: it is the Hub client's, where weights in other formats may be left from before.
+        directory: the model's directory.
+        hub: whether the Hub's client owns it, so that older weights in other formats may be there.
     """
     found = [path.relative_to(directory).as_posix() for path in _walk(directory, frozenset())]
     skipped = frozenset(unused(found)) if hub else frozenset()
     return [name for name in found if name not in skipped]
 
 
-def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """Yield the files below a folder but hidden ones; ``above`` ends a circle of links."""
-    above |= {folder.resolve()}
-    for path in sorted(folder.iterdir()):
+def _walk(directory: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Yield the files below a directory, except hidden ones; ``above`` ends a circle of links."""
+    above |= {directory.resolve()}
+    for path in sorted(directory.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_file():
@@ -216,7 +216,7 @@ def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 
 def fetch(found: Model) -> Model:
-    """Return a model with its files on this machine; those of a Hub model that engines use are downloaded.
+    """Return a model with its files on this machine; downloads the files of a Hub model that engines use.
 
     Raises:
         ConfigError: the Hub refuses.
@@ -229,7 +229,7 @@ def fetch(found: Model) -> Model:
 
 
 def _on_the_hub(config: Config) -> Model:
-    """Resolve a Hub id to a commit; offline, only a mounted model can go on without."""
+    """Resolve a Hub id to a commit.  Offline, only a mounted model works without a commit."""
     try:
         with phase(f"resolving {config.model} on the Hub"), hub.errors(config.model, config.revision):
             state = hub.look_up(config.model, config.revision)

@@ -1,4 +1,4 @@
-"""Wheels: resolved and downloaded on this machine by pip, so that its configuration, index, proxy and CA apply.
+"""Wheels: pip resolves and downloads them on this machine, so that its configuration, index, proxy and CA apply.
 
 The build itself installs them from the context, with no network.
 """
@@ -40,12 +40,12 @@ class Target:
 
     @classmethod
     def of(cls, base: Base, accelerator: str) -> Target:
-        """Return the target that a base image's Python is."""
+        """Return the target of a base image's Python."""
         return cls(base.python_version, base.glibc, base.machine, accelerator)
 
     @property
     def platforms(self) -> list[str]:
-        """The platform tags that the target takes, the newest first (PEP 600)."""
+        """The target's platform tags, the newest first (PEP 600)."""
         tags = []
         for minor in range(int(self.glibc.split(".")[1]), 4, -1):
             tags.append(f"manylinux_2_{minor}_{self.machine}")
@@ -55,32 +55,32 @@ class Target:
 
     @property
     def pip_arguments(self) -> list[str]:
-        """How pip is told to choose wheels for this target."""
+        """Arguments of pip that choose wheels for this target."""
         abi = f"cp{self.python.replace('.', '')}"
-        words = ["--only-binary=:all:", "--python-version", self.python, "--implementation", "cp"]
+        arguments = ["--only-binary=:all:", "--python-version", self.python, "--implementation", "cp"]
         for tag in (abi, "abi3", "none"):
-            words += ["--abi", tag]
+            arguments += ["--abi", tag]
         for tag in self.platforms:
-            words += ["--platform", tag]
-        return words
+            arguments += ["--platform", tag]
+        return arguments
 
 
 @dataclass(frozen=True)
 class Wheelset:
-    """Locked wheels, the folder that holds them, and whether the lock was made just now."""
+    """Locked wheels, their directory, and whether the lock is new."""
 
     lock: Lock
-    folder: Path
+    directory: Path
     fresh: bool = False
 
 
 def resolve(requirements: Sequence[str], target: Target, wheelhouse: Path | None, lock_file: Path) -> Wheelset:
-    """Return the wheels for ``requirements``, as ``lock_file`` has them where it was made from the same inputs.
+    """Return the wheels for ``requirements``, from ``lock_file`` if it has the same inputs.
 
     Args:
         requirements: requirement lines.
-        target: the interpreter they are for.
-        wheelhouse: folder to take wheels from, and from nowhere else; ``None`` asks the configured indexes.
+        target: the interpreter of the wheels.
+        wheelhouse: directory to take all wheels from; ``None`` for the configured indexes.
         lock_file: the lock of an earlier build; it need not exist.
 
     Raises:
@@ -94,18 +94,18 @@ def resolve(requirements: Sequence[str], target: Target, wheelhouse: Path | None
     newest = target.platforms[0]
     locked = locks.read(lock_file)
     if locked and not locked.covers(wanted, target.accelerator, target.python, newest):
-        note(f"{lock_file}: resolved for other inputs, resolving anew")
+        note(f"{lock_file}: resolved for other inputs, resolving again")
         locked = None
     if locked:
         return Wheelset(locked, _download(locked.as_requirements(with_installer=True), target, wheelhouse, exact=True))
-    folder = _download("\n".join(wanted) + "\n", target, wheelhouse, exact=False)
-    made = locks.from_folder(folder, wanted, target.accelerator, target.python, newest)
+    directory = _download("\n".join(wanted) + "\n", target, wheelhouse, exact=False)
+    made = locks.from_directory(directory, wanted, target.accelerator, target.python, newest)
     _warn_of_cuda(made)
-    return Wheelset(made, folder, fresh=True)
+    return Wheelset(made, directory, fresh=True)
 
 
 def _warn_of_cuda(made: Lock) -> None:
-    """Say when an image for CPUs would carry CUDA, as the default index's PyTorch does."""
+    """Warn if an image for CPUs would contain CUDA, as the default index's PyTorch does."""
     size = sum(wheel.size for wheel in made.wheels if wheel.name.startswith("nvidia-"))
     if made.accelerator == "cpu" and size:
         warn(
@@ -115,31 +115,31 @@ def _warn_of_cuda(made: Lock) -> None:
 
 
 def check_wheelhouse(wheelhouse: Path) -> None:
-    """Refuse a wheelhouse that is no folder.
+    """Refuse a wheelhouse that is not a directory.
 
     Raises:
         ConfigError: it is none.
     """
     if not wheelhouse.is_dir():
         raise ConfigError(
-            "the wheelhouse is not a folder",
+            "the wheelhouse is not a directory",
             where="wheelhouse",
             got=str(wheelhouse),
-            expected="a folder of wheels",
+            expected="a directory of wheels",
             fix="pip download --dest DIR REQUIREMENTS, then --wheelhouse DIR",
         )
 
 
 def _download(requirements: str, target: Target, wheelhouse: Path | None, *, exact: bool) -> Path:
-    """Download wheels into a cache folder named by their requirements; a complete folder is used again.
+    """Download wheels into a cache directory named by their requirements, and reuse a complete directory.
 
     Resolving afresh (not ``exact``) always asks the indexes again: there may be newer wheels.
     """
-    folder = _cache_folder(requirements, target, wheelhouse)
-    if exact and folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="partial-") as name:
+    directory = _cache_directory(requirements, target, wheelhouse)
+    if exact and directory.is_dir():
+        return directory
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix="partial-") as name:
         partial = Path(name) / "wheels"
         partial.mkdir()
         listed = Path(name) / "requirements.txt"
@@ -152,22 +152,22 @@ def _download(requirements: str, target: Target, wheelhouse: Path | None, *, exa
         if run.returncode:
             raise _pip_error(run.stderr, target, wheelhouse)
         if not exact:
-            # Name the folder by what was resolved: the next build, locked, finds it without asking anyone.
-            made = locks.from_folder(partial, (), target.accelerator, target.python, target.platforms[0])
-            folder = _cache_folder(made.as_requirements(with_installer=True), target, wheelhouse)
-        with contextlib.suppress(OSError):  # another build filled the same folder meanwhile, with the same wheels
-            partial.rename(folder)
-        return folder
+            # Name the directory by the resolved wheels: the next build, with a lock, finds it without a network.
+            made = locks.from_directory(partial, (), target.accelerator, target.python, target.platforms[0])
+            directory = _cache_directory(made.as_requirements(with_installer=True), target, wheelhouse)
+        with contextlib.suppress(OSError):  # another build has filled the same directory with the same wheels
+            partial.rename(directory)
+        return directory
 
 
-def _cache_folder(requirements: str, target: Target, wheelhouse: Path | None) -> Path:
-    """Return the folder that keeps the wheels of these requirements."""
+def _cache_directory(requirements: str, target: Target, wheelhouse: Path | None) -> Path:
+    """Return the cache directory of these requirements' wheels."""
     key = hashlib.sha256(f"{requirements}{target}{wheelhouse}".encode()).hexdigest()[:16]
     return user_cache_path("warmimage") / "wheels" / key
 
 
 def _pip(target: Target) -> list[str]:
-    """Return the command that runs pip so that environment markers mean the target's Python."""
+    """Return the command that runs pip with environment markers for the target's Python."""
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     if subprocess.run([*command, "--version"], capture_output=True, check=False).returncode:
@@ -175,12 +175,12 @@ def _pip(target: Target) -> list[str]:
     if sys.platform != "linux" or platform.machine() != target.machine:
         warn(
             f"wheels are resolved on {sys.platform} {platform.machine()} for linux {target.machine}: conditions in "
-            "requirements are read as for this machine; the build checks them"
+            "requirements are evaluated for this machine; the build checks them"
         )
     if own == target.python:
         return command
     other = shutil.which(f"python{target.python}", path=os.environ.get("PATH"))
-    # A version manager's stand-in may be there without the version that it stands in for.
+    # A version manager's shim may exist without the version that it stands for.
     if other and subprocess.run([other, "-c", ""], capture_output=True, check=False).returncode == 0:
         return [*command, "--python", other]
     warn(
@@ -202,22 +202,22 @@ def _pip_error(output: str, target: Target, wheelhouse: Path | None) -> Warmimag
             )
         where = f"wheelhouse: {wheelhouse}" if wheelhouse else "requirements"
         return ConfigError(
-            f"no wheel fits Python {target.python} on {target.machine}, glibc {target.glibc}",
+            f"no wheel matches Python {target.python} on {target.machine}, glibc {target.glibc}",
             where=where,
             got=got,
             fix="another --base-image or engine_version" + (", or the wheel in the wheelhouse" if wheelhouse else ""),
         )
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in output:
-        return WarmimageError("a locked wheel has changed", got=got, fix=f"rm {locks.FILE_NAME} to resolve anew")
+        return WarmimageError("a locked wheel has changed", got=got, fix=f"rm {locks.FILE_NAME} to resolve again")
     return WarmimageError("pip could not download the wheels", got=got)
 
 
 def write_lock(wheelset: Wheelset | None, lock_file: Path) -> None:
-    """Keep a lock that was made just now, for the next build."""
+    """Write a new lock for the next build."""
     if wheelset and wheelset.fresh:
         try:
             lock_file.write_text(wheelset.lock.to_json(), encoding="utf-8")
-        except OSError as error:  # the product is there: a lock that cannot be kept takes nothing from it
+        except OSError as error:  # the image is built: a missing lock does not harm it
             warn(f"the lock cannot be written: {error.strerror}: {lock_file}")
             return
         note(f"{lock_file}: {len(wheelset.lock.wheels)} wheels locked with hashes")

@@ -29,7 +29,7 @@ def read(paths: Sequence[Path]) -> list[Start]:
 def _read(path: Path) -> list[Start]:
     if path.is_dir():
         raise ConfigError(
-            "this is a folder",
+            "this is a directory",
             where=str(path),
             expected="a timeline, or the JSON of warmimage bench",
             fix=f"warmimage report {path}/*.jsonl",

@@ -1,4 +1,4 @@
-"""What a report is made from: the timelines of starts, and tables beside them."""
+"""The input of a report: the timelines of starts, and tables."""
 
 from __future__ import annotations
 

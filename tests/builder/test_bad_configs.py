@@ -71,7 +71,7 @@ FILES: dict[str, tuple[str, str]] = {
     ),
     "missing model": (
         "engine: vllm\n",
-        "error: no model is named\n  at warmimage.yaml: model\n"
+        "error: no model is given\n  at warmimage.yaml: model\n"
         "  expected a local directory or a Hugging Face Hub id\n  fix: --model DIR, or model: DIR in warmimage.yaml",
     ),
     "empty model": ("model: ''\n", invalid("model", 1, "a value that is not empty", "''")),
@@ -217,7 +217,7 @@ def test_composing_vllm_for_cpu_is_refused() -> None:
 
 def test_a_missing_wheelhouse_is_refused_before_any_engine_is_asked() -> None:
     assert refusal(model="m", wheelhouse="nowhere") == (
-        "error: the wheelhouse is not a folder\n  at wheelhouse\n  got nowhere, expected a folder of wheels\n"
+        "error: the wheelhouse is not a directory\n  at wheelhouse\n  got nowhere, expected a directory of wheels\n"
         "  fix: pip download --dest DIR REQUIREMENTS, then --wheelhouse DIR"
     )
 
@@ -237,7 +237,7 @@ def test_a_lock_of_another_format_is_refused(text: str, got: str) -> None:
     with pytest.raises(ConfigError) as caught:
         lock.read(path)
     first, where, found, fix = str(caught.value).splitlines()
-    assert first == "error: the lock is not one that this version wrote"
+    assert first == "error: this version of warmimage did not write the lock"
     assert where == "  at warmimage.lock"
     assert found.startswith(f"  got {got}: " if got else "  got ")
     assert fix == "  fix: rm warmimage.lock  (the next build writes it)"
@@ -249,7 +249,7 @@ def test_a_requirement_that_the_wheelhouse_lacks_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         wheels.resolve(["absent==1"], target, Path("house"), Path("warmimage.lock"))
     assert str(caught.value) == (
-        "error: no wheel fits Python 3.12 on x86_64, glibc 2.36\n  at wheelhouse: house\n"
+        "error: no wheel matches Python 3.12 on x86_64, glibc 2.36\n  at wheelhouse: house\n"
         "  got No matching distribution found for absent==1\n"
         "  fix: another --base-image or engine_version, or the wheel in the wheelhouse"
     )
@@ -285,6 +285,6 @@ def test_the_command_ends_with_code_3_and_the_message_alone(
 def test_the_command_without_a_model_says_how_to_name_one() -> None:
     done = warmimage("build", code=3)
     assert done.stderr == (
-        "error: no model is named\n  at --model\n  expected a local directory or a Hugging Face Hub id\n"
+        "error: no model is given\n  at --model\n  expected a local directory or a Hugging Face Hub id\n"
         "  fix: --model DIR, or model: DIR in warmimage.yaml\n"
     )

@@ -38,7 +38,7 @@ def test_a_path_that_is_no_directory_is_refused(name: str) -> None:
 
 def test_a_revision_of_a_directory_is_refused(model: Path) -> None:
     assert refusal(model="tiny", revision="main") == (
-        "error: a revision names a state of a Hub model\n  at revision\n"
+        "error: only a Hub model has revisions\n  at revision\n"
         "  got the directory tiny, expected a Hub id\n  fix: remove --revision"
     )
 
@@ -54,7 +54,7 @@ def test_a_download_of_a_directory_is_refused(model: Path) -> None:
 def test_a_folder_whose_name_cannot_be_served_is_refused_until_one_is_given(model: Path, name: str) -> None:
     model.rename(model.parent / name)
     assert refusal(model=f"./{name}") == (
-        f"error: the model's own name cannot be served\n  at served_name\n  got {name!r}, "
+        f"error: the model's name is not a valid served name\n  at served_name\n  got {name!r}, "
         "expected letters, digits, '.', '_', '-' and '/'\n  fix: --served-name NAME"
     )
     assert resolve(Config(model=f"./{name}", served_name="ok")).name == "ok"
@@ -115,7 +115,7 @@ def test_an_index_that_names_a_missing_shard_is_refused(model: Path) -> None:
     shard = sorted(model.glob("*.safetensors"))[0]
     shard.unlink()
     assert refusal(model="tiny") == (
-        f"error: the index names a missing shard: {shard.name}\n  at model: {model}\n  fix: {AGAIN}"
+        f"error: a shard that the index names is missing: {shard.name}\n  at model: {model}\n  fix: {AGAIN}"
     )
 
 
@@ -135,6 +135,6 @@ def test_everything_wrong_with_a_model_is_reported_at_once(model: Path) -> None:
     lines = refusal(model="tiny").splitlines()
     assert [line for line in lines if line.startswith("error: ")] == [
         "error: the model directory has no config.json",
-        f"error: the index names a missing shard: {first.name}",
+        f"error: a shard that the index names is missing: {first.name}",
         f"error: the shard {second.name} is damaged or cut off",
     ]

@@ -28,11 +28,11 @@ ABSENT = "pull access denied for x, repository does not exist or may require 'do
 @pytest.mark.parametrize(
     ("message", "what", "fix"),
     [
-        (LIMITED, "the registry limits pulls", "docker login r.io:5"),
-        ("429 Too Many Requests", "the registry limits pulls", "docker login r.io:5"),
+        (LIMITED, "the registry limits the number of pulls", "docker login r.io:5"),
+        ("429 Too Many Requests", "the registry limits the number of pulls", "docker login r.io:5"),
         (
             ABSENT,
-            "the registry has no r.io:5/a:1, or shows it to its users only",
+            "the registry has no r.io:5/a:1, or shows it to logged-in users only",
             "check the name, or docker login r.io:5",
         ),
         ("unauthorized: authentication required", "the registry refuses to pull r.io:5/a:1", "docker login r.io:5"),
@@ -89,7 +89,9 @@ def test_debians_packages_stand_in_for_a_registry_out_of_reach_and_the_reason_is
     assert REFUSED in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.parametrize(("message", "what"), [(LIMITED, "limits pulls"), (ABSENT, "has no"), ("odd", "cannot pull")])
+@pytest.mark.parametrize(
+    ("message", "what"), [(LIMITED, "limits the number of pulls"), (ABSENT, "has no"), ("odd", "cannot pull")]
+)
 def test_another_base_does_not_hide_a_registrys_refusal(message: str, what: str) -> None:
     with pytest.raises(WarmimageError, match=what):
         base_image.default_base(client_of(message, base_image.DEBIAN_BASE))
@@ -126,8 +128,8 @@ def test_an_image_id_is_refused_with_the_way_to_a_name() -> None:
     with pytest.raises(ConfigError) as caught:
         base_image.resolve(Config(model="m", base_image=DIGEST), engines.get("vllm"), client_of(""))
     assert str(caught.value) == (
-        f"error: an image id cannot be built from\n  at base_image\n  got {DIGEST}, expected a name with a tag or a "
-        f"digest\n  fix: docker tag {DIGEST} NAME:TAG, then --base-image NAME:TAG"
+        f"error: a build cannot start from an image id\n  at base_image\n  got {DIGEST}, expected "
+        f"a name with a tag or a digest\n  fix: docker tag {DIGEST} NAME:TAG, then --base-image NAME:TAG"
     )
 
 
@@ -135,7 +137,7 @@ def test_an_image_id_is_refused_with_the_way_to_a_name() -> None:
 def test_an_image_whose_python_answers_nothing_is_refused(output: bytes) -> None:
     containers = SimpleNamespace(run=lambda *_, **__: output)
     with pytest.raises(
-        ConfigError, match=r"^error: the base image cannot be looked into\n  at base_image\n  got odd:1: "
+        ConfigError, match=r"^error: the base image cannot be inspected\n  at base_image\n  got odd:1: "
     ):
         base_image.resolve(
             Config(model="m", base_image="odd:1"), engines.get("vllm"), client_of("", "odd:1", containers=containers)

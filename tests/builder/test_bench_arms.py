@@ -45,8 +45,8 @@ def test_an_arm_may_come_twice_and_have_variables_of_its_own() -> None:
         ("plain,snapshot", "the image has no such tier"),
         ("plain,", "the image has no such tier"),
         ("plain+OFF", "an arm's variable needs a name and a value"),
-        ("plain+WARMIMAGE_START=preload", "an arm's tier is its first word"),
-        ("plain+HF_TOKEN=x", "an arm's name is shown, and must hold no secret"),
+        ("plain+WARMIMAGE_START=preload", "an arm's tier is set by its first part"),
+        ("plain+HF_TOKEN=x", "an arm's name is public and must not hold a secret"),
     ],
 )
 def test_an_arm_that_cannot_be_is_refused(text: str, what: str) -> None:
@@ -141,6 +141,6 @@ def test_a_models_links_lead_to_its_files(tmp_path: Path) -> None:
     (tmp_path / "snapshot").mkdir()
     (tmp_path / "blobs" / "a").write_bytes(b"x")
     (tmp_path / "snapshot" / "model.safetensors").symlink_to(tmp_path / "blobs" / "a")
-    folders = page_cache.model_folders(tmp_path / "snapshot")
+    folders = page_cache.model_directories(tmp_path / "snapshot")
     assert folders == [str(tmp_path / "snapshot"), str(tmp_path / "blobs")]
     assert page_cache.Files.under(folders).paths == (str(tmp_path / "blobs" / "a"),)

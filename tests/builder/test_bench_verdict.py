@@ -70,7 +70,7 @@ def test_another_tier_and_another_completion_are_faults_said_once() -> None:
         "preload, warm: tier plain came up, not preload",
         "the completion of preload differs from that of plain: 'goodbye', not 'hello'",
     )
-    assert tables.as_text(found, 120).count("WORTHLESS: ") == 2
+    assert tables.as_text(found, 120).count("INVALID: ") == 2
 
 
 def test_a_figure_that_is_not_to_be_had_is_none_and_never_nothing() -> None:
@@ -121,9 +121,9 @@ def test_the_gate_compares_the_last_arm_with_the_first_in_every_state() -> None:
 
 def test_the_gate_lets_nothing_pass_that_is_worthless_or_noisy() -> None:
     differing = result([*runs("plain", PLAIN), *runs("preload", FAST, completion="goodbye")])
-    assert check(differing, 0.5) == ["the comparison is worthless"]
+    assert check(differing, 0.5) == ["the comparison is invalid"]
     fallen = result([*runs("plain", PLAIN), *runs("preload", FAST, tier="plain", tier_right=False)])
-    assert check(fallen, 0.5) == ["the comparison is worthless"]
+    assert check(fallen, 0.5) == ["the comparison is invalid"]
     noisy = result([*runs("plain", PLAIN, others_during=0.5), *runs("preload", FAST, others_during=0.5)])
     assert check(noisy, 0.5) == ["the gate cannot be decided"]
 

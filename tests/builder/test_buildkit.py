@@ -67,7 +67,7 @@ def test_without_any_that_can_the_message_names_those_that_cannot(
     with pytest.raises(EnvironmentLacks) as caught:
         choose(monkeypatch, tmp_path / "a", tmp_path / "b", tmp_path / "nowhere")
     assert str(caught.value) == (
-        f"error: no docker command that builds with BuildKit\n  got {path}, expected docker with the buildx plugin\n"
+        f"error: no docker command can build with BuildKit\n  got {path}, expected docker with the buildx plugin\n"
         "  fix: install docker-buildx (or docker-buildx-plugin)"
     )
 

@@ -79,7 +79,7 @@ def test_the_version_is_the_distributions() -> None:
         (["build", "--modle", "m"], "No such option: --modle"),
         (["build", "--model"], "requires an argument"),
         (["build", "--model", "m", "--progress", "loud"], "--progress"),
-        (["build", "--model", "m", "--push"], "error: --push needs a tag to push\n  fix: --tag REGISTRY/NAME:TAG\n"),
+        (["build", "--model", "m", "--push"], "error: --push needs a tag\n  fix: --tag REGISTRY/NAME:TAG\n"),
         (["run"], "Missing argument 'IMAGE'"),
         (["run", "i", "--port", "70000"], "--port"),
         (["run", "i", "--env", "A"], "error: not an environment variable\n  at --env\n  expected NAME=VALUE\n"),
@@ -168,7 +168,7 @@ def test_a_variable_holds_a_list_separated_by_spaces() -> None:
 def test_a_variable_names_the_file() -> None:
     Path("other.yaml").write_text("port: 1\n", encoding="utf-8")
     done = warmimage("build", code=3, WARMIMAGE_FILE="other.yaml")
-    assert done.stderr.startswith("error: no model is named\n  at other.yaml: model\n")
+    assert done.stderr.startswith("error: no model is given\n  at other.yaml: model\n")
 
 
 def test_without_a_daemon_a_read_verb_gives_its_error_as_json_on_stdout_too() -> None:
@@ -216,7 +216,7 @@ def test_a_traceback_is_shown_when_asked_for_and_the_exit_code_stays(
 ) -> None:
     done = warmimage(*words, "build", code=3, **variables)
     assert ("Traceback (most recent call last)" in done.stderr) is shown
-    assert done.stderr.startswith("error: no model is named\n")
+    assert done.stderr.startswith("error: no model is given\n")
 
 
 def test_an_internal_error_is_one_message_with_code_1(

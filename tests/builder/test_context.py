@@ -74,7 +74,7 @@ def test_a_folder_with_anything_else_beside_a_context_is_refused(baked: tuple[Pl
     other = Path("out", name)
     other.parent.mkdir(exist_ok=True)
     other.write_text("mine", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"^error: the output folder holds something else"):
+    with pytest.raises(ConfigError, match=r"^error: the output directory is not a build context"):
         context.write(*baked, Path("out"))
     assert other.read_text(encoding="utf-8") == "mine"
 
@@ -86,7 +86,7 @@ def test_a_project_with_a_dockerfile_and_a_plan_of_its_own_is_refused(
     Path("out").mkdir()
     for name in ("Dockerfile", "plan.json"):
         Path("out", name).write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match="holds something else"):
+    with pytest.raises(ConfigError, match="is not a build context"):
         context.write(*baked, Path("out"))
     assert listing(Path("out")) == ["Dockerfile", "plan.json"]
 
@@ -99,7 +99,7 @@ def test_the_current_folder_is_refused_and_kept(
     context.write(*baked, out)
     before = listing(out)
     monkeypatch.chdir(out / "model" if name == ".." else out)
-    with pytest.raises(ConfigError, match=r"^error: the output folder is in use and cannot be replaced"):
+    with pytest.raises(ConfigError, match=r"^error: the output directory is in use and cannot be replaced"):
         context.write(*baked, Path(name.format(out=out)))
     assert listing(out) == before
     assert Path.cwd().is_dir()
@@ -108,7 +108,7 @@ def test_the_current_folder_is_refused_and_kept(
 def test_a_mount_point_is_refused_and_kept(baked: tuple[Plan, planner.Inputs], monkeypatch: pytest.MonkeyPatch) -> None:
     context.write(*baked, Path("out"))
     monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "out")
-    with pytest.raises(ConfigError, match="nor a mount point"):
+    with pytest.raises(ConfigError, match="or a mount point"):
         context.write(*baked, Path("out"))
     assert Path("out/Dockerfile").is_file()
 

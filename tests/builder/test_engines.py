@@ -128,7 +128,7 @@ def test_what_cannot_be_registered_is_refused_by_name(
         engines.get("transformers")
     assert str(caught.value) == (
         f"error: engine 'x' cannot be registered\n  at entry point warmimage.engines: {point}\n"
-        f"  got {got}, expected an EngineAdapter with a name of its own\n  fix: pip uninstall engine_two"
+        f"  got {got}, expected an EngineAdapter with an unused name\n  fix: pip uninstall engine_two"
     )
     monkeypatch.delitem(sys.modules, "engine_two")
 
@@ -140,5 +140,5 @@ def test_a_registered_module_that_does_not_import_is_refused_by_name(site: Path)
     assert str(caught.value) == (
         "error: engine 'x' cannot be registered\n  at entry point warmimage.engines: x = engine_three:ADAPTER\n"
         "  got ModuleNotFoundError: No module named 'nowhere_to_be_found', "
-        "expected an EngineAdapter with a name of its own\n  fix: pip uninstall engine_three"
+        "expected an EngineAdapter with an unused name\n  fix: pip uninstall engine_three"
     )

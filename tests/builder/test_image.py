@@ -135,7 +135,7 @@ def test_a_plan_of_another_version_is_refused_by_that_version() -> None:
     with pytest.raises(ConfigError) as caught:
         read.plan_of(labelled(dev_warmimage_plan=text, dev_warmimage_version="9.0"), "x:1")
     assert str(caught.value) == (
-        "error: the image's plan is of another version\n  at x:1\n"
+        "error: another version of warmimage wrote the image's plan\n  at x:1\n"
         "  got warmimage 9.0: schema_version: got 2, expected 1\n  fix: build the image again"
     )
 

@@ -265,7 +265,7 @@ def test_file_without_a_timeline_is_one_clear_error(tmp_path: Path, content: str
 
 
 def test_folder_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="this is a folder"):
+    with pytest.raises(ConfigError, match="this is a directory"):
         read([tmp_path])
 
 
@@ -312,7 +312,7 @@ def test_command_writes_the_page_where_it_is_told(tmp_path: Path) -> None:
     ("words", "code", "said"),
     [
         (["missing.jsonl"], 3, "No such file"),
-        (["."], 3, "this is a folder"),
+        (["."], 3, "this is a directory"),
         ([str(STARTS[0]), "--output", "."], 2, "the report's path is a directory"),
         ([], 2, "Missing argument"),
     ],

@@ -95,9 +95,10 @@ def test_a_snapshot_is_taken_out_of_a_plan_and_put_back() -> None:
 def test_a_snapshot_is_added_to_an_image_by_one_step_and_nothing_else_changes() -> None:
     text = dockerfile.snapshot_dockerfile(plan_of(), "warmimage-build:1", caches=False, names=["PATH", "A B"])
     instructions = rules.instructions(text)
-    assert [name for name, _ in instructions] == ["FROM", "USER", "RUN", "COPY", "LABEL", "USER"]
+    assert [name for name, _ in instructions] == ["FROM", "USER", "LABEL", "RUN", "LABEL", "COPY", "LABEL", "USER"]
     assert instructions[1][1] == "0"
-    assert instructions[2][1] == (
+    assert instructions[2][1] == "dev.warmimage.layer=snapshot"
+    assert instructions[3][1] == (
         "/opt/engine/bin/python -I -S /opt/warmimage/entrypoint capture /opt/warmimage/snapshot --require PATH 'A B'"
     )
     assert instructions[-1][1] == "1000:0"
@@ -239,9 +240,12 @@ def test_compile_caches_of_another_model_are_not_taken() -> None:
 
 def test_a_collection_that_fails_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     with record_closure.without_caches():
-        raise WarmimageError("no compile cache was collected", got="error: the engine has left\nno compile cache")
+        raise WarmimageError(
+            "the compile caches could not be collected", got="error: the engine has left\nno compile cache"
+        )
     assert capfd.readouterr().err == (  # type: ignore[unreachable]  # the block above swallows the error
-        "no compile caches in this image: no compile cache was collected: error: the engine has left no compile cache\n"
+        "no compile caches in this image: the compile caches could not be collected: "
+        "error: the engine has left no compile cache\n"
     )
 
 

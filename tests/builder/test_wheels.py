@@ -87,7 +87,7 @@ def test_the_lock_has_every_wheel_sorted_by_name_and_no_file_until_it_is_written
     assert found.lock.installer == "pip-30.0-py3-none-any.whl"
     assert not LOCK.exists()
     for wheel in found.lock.wheels:
-        content = (found.folder / wheel.file).read_bytes()
+        content = (found.directory / wheel.file).read_bytes()
         assert (wheel.size, wheel.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     wheels.write_lock(found, LOCK)
     assert lock.read(LOCK) == found.lock
@@ -102,7 +102,7 @@ def test_a_second_build_takes_the_lock_and_downloads_nothing(house: Path) -> Non
     second = wheels.resolve(["engine"], TARGET, house, LOCK)
     assert not second.fresh
     assert second.lock.fingerprint() == first.lock.fingerprint()
-    assert second.folder == first.folder
+    assert second.directory == first.directory
     wheels.write_lock(second, LOCK)
     assert LOCK.read_text(encoding="utf-8") == written
 
@@ -114,7 +114,7 @@ def test_with_an_empty_cache_the_lock_brings_the_very_same_wheels(house: Path, t
     shutil.rmtree(tmp_path / "cache")
     second = wheels.resolve(["engine"], TARGET, house, LOCK)
     assert (second.fresh, names(second)) == (False, names(first))
-    assert sorted(path.name for path in second.folder.iterdir()) == sorted(wheel.file for wheel in first.lock.wheels)
+    assert sorted(path.name for path in second.directory.iterdir()) == sorted(wheel.file for wheel in first.lock.wheels)
 
 
 def test_another_requirement_resolves_anew_and_says_so(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +122,7 @@ def test_another_requirement_resolves_anew_and_says_so(house: Path, capsys: pyte
     make_wheel(house, "Zlib_ng", "2.2")
     capsys.readouterr()
     found = wheels.resolve(["engine", "Zlib_ng>=2.2"], TARGET, house, LOCK)
-    assert "warmimage.lock: resolved for other inputs, resolving anew\n" in capsys.readouterr().err
+    assert "warmimage.lock: resolved for other inputs, resolving again\n" in capsys.readouterr().err
     assert (found.fresh, names(found)) == (True, ["engine==1.0", "pip==30.0", "zlib-ng==2.2"])
 
 
@@ -139,7 +139,7 @@ def test_a_dependency_that_the_wheelhouse_lacks_is_named(house: Path, tmp_path: 
     with pytest.raises(ConfigError) as caught:
         wheels.resolve(["engine"], TARGET, house, LOCK)
     (problem,) = caught.value.problems
-    assert problem.what == f"no wheel fits Python {PYTHON} on x86_64, glibc 2.36"
+    assert problem.what == f"no wheel matches Python {PYTHON} on x86_64, glibc 2.36"
     assert problem.where == f"wheelhouse: {house}"
     assert "Zlib_ng" in problem.got
     assert not LOCK.exists()
@@ -153,7 +153,7 @@ def test_a_wheel_that_changed_under_the_lock_is_refused(house: Path, tmp_path: P
     with pytest.raises(WarmimageError) as caught:
         wheels.resolve(["engine"], TARGET, house, LOCK)
     (problem,) = caught.value.problems
-    assert (problem.what, problem.fix) == ("a locked wheel has changed", "rm warmimage.lock to resolve anew")
+    assert (problem.what, problem.fix) == ("a locked wheel has changed", "rm warmimage.lock to resolve again")
     assert caught.value.exit_code == 1
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 

@@ -87,7 +87,7 @@ def test_base_image_that_no_registry_has(build_words: list[str]) -> None:
 
 def test_derive_from_an_image_without_the_engine(python_base: str, build_words: list[str]) -> None:
     error = refused(*build_words, "--base-image", python_base, "--method", "derive", code=3)
-    assert error.startswith("error: the base image does not hold transformers\n")
+    assert error.startswith("error: the base image does not contain transformers\n")
 
 
 def test_port_in_use(client: docker.DockerClient, transformers_image: str, tiny_model: Path) -> None:
@@ -130,9 +130,7 @@ def test_registry_that_refuses_and_one_that_takes_it(
         client.images.remove(f"{host}/tiny:1", force=True)
         assert client.images.pull(reference).labels["dev.warmimage.model"] == "tiny-qwen2"
         client.images.remove(reference, force=True)
-    assert refused(*build_words, "--push", code=2) == (
-        "error: --push needs a tag to push\n  fix: --tag REGISTRY/NAME:TAG"
-    )
+    assert refused(*build_words, "--push", code=2) == ("error: --push needs a tag\n  fix: --tag REGISTRY/NAME:TAG")
 
 
 def test_full_disk_of_the_daemon(python_base: str, build_words: list[str], tmp_path: Path) -> None:

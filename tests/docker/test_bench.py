@@ -264,8 +264,8 @@ def test_a_tier_that_does_not_come_up_is_said_loudly_and_misses_the_gate(
     done = warmimage(*words, "--output", str(file), "--gate", "0.01", code=5)
     fault = "preload, warm: tier plain came up, not preload"
     assert load(file).faults == (fault,)
-    assert f"WORTHLESS: {fault}" in done.stdout
-    assert f"error: the comparison is worthless\n  at --gate\n  got {fault}" in done.stderr
+    assert f"INVALID: {fault}" in done.stdout
+    assert f"error: the comparison is invalid\n  at --gate\n  got {fault}" in done.stderr
     assert warmimage(*words).returncode == 0
 
 
@@ -313,7 +313,7 @@ def test_an_interrupted_bench_leaves_no_container(
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--arms", "plain"], 2, "error: one arm has nothing to be compared with\n  at --arms\n"),
+        (["--arms", "plain"], 2, "error: a comparison needs two arms\n  at --arms\n"),
         (["--arms", "plain,quick"], 2, "error: the image has no such tier\n  at --arms\n  got quick"),
         (["--state", "hot"], 2, "error: unknown state of the page cache\n  at --state\n  got hot"),
         (["--against", "warmimage-test/nowhere:1"], 1, "error: cannot bench warmimage-test/nowhere:1: no such image"),

@@ -46,7 +46,7 @@ def test_a_file_that_no_build_wrote_is_refused_before_the_build(tiny_model: Path
     file.write_text("models: {}\n", encoding="utf-8")
     words = ["build", "--model", str(tiny_model), "--accelerator", "cpu", "--tag", "nothing:1", "--values", str(file)]
     done = warmimage(*words, code=3, DOCKER_HOST="unix:///nowhere/docker.sock")
-    assert "error: the values file was not written by a build, and is not overwritten" in done.stderr
+    assert "error: the values file was not written by a build, so it is not overwritten" in done.stderr
     assert f"at {file}" in done.stderr
     assert file.read_text(encoding="utf-8") == "models: {}\n"
     done = warmimage(*words, "--no-values", code=2)

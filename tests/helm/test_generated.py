@@ -136,7 +136,7 @@ def test_a_change_of_such_a_variable_is_told_by_the_notes(tmp_path: Path) -> Non
 def test_an_unknown_size_leaves_a_file_that_works(tmp_path: Path) -> None:
     """Where the Hub could not be asked, a start may take long, and the header says what to set."""
     text = values.text(built(plan(), weight_bytes=0))
-    assert "# The size of the weights is not known: set models.tiny-llama.weights.bytes." in text
+    assert "# The size of the weights is unknown: set models.tiny-llama.weights.bytes." in text
     assert yaml.safe_load(text)["models"]["tiny-llama"]["startup"]["seconds"] == 1800
 
 
@@ -215,7 +215,7 @@ def test_caches_that_a_variable_moves_are_folders_to_write_to() -> None:
         "XDG_CACHE_HOME": "relative",
         "TORCH_EXTENSIONS_DIR": "/cache/extensions",
     }
-    found = values.writable_folders(plan(), environment)
+    found = values.writable_directories(plan(), environment)
     assert found == {
         "home": "/home/warmimage",
         "torch-extensions-dir": "/cache/extensions",
@@ -229,4 +229,4 @@ def test_every_cache_that_an_engine_compiles_into_can_be_written_to() -> None:
     places = [place for adapter in adapters().values() for kind in adapter.caches.values() for place in kind.values()]
     environment = {variable: f"/moved/{number}" for number, (variable, _, _) in enumerate(places)}
     assert len(environment) > 6
-    assert set(values.writable_folders(plan(), environment).values()) == {"/home/warmimage", *environment.values()}
+    assert set(values.writable_directories(plan(), environment).values()) == {"/home/warmimage", *environment.values()}
