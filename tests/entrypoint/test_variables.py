@@ -81,8 +81,8 @@ def test_the_table_says_what_the_code_does(pattern: str) -> None:
     contract = Contract({"LANG": "C.UTF-8"}, {"TQDM_*": "tqdm.utils", "NETWORKX_*": "n", "SAGEMAKER_*": "s"})
     reason = contract.conflict({"LANG": "C.UTF-8", name: VALUES.get(name, "1")}, restored=True)
     if found.effect == DECLINES:
-        assert reason.startswith(f"{name} ")
-        assert reason.endswith(f'put "env: {{{name}: ...}}" into warmimage.yaml and build again')
+        assert (reason or "").startswith(f"{name} ")
+        assert (reason or "").endswith(f'put "env: {{{name}: ...}}" into warmimage.yaml and build again')
     else:
         assert reason is None
     assert is_derived(name) is (found.effect == DERIVED_AGAIN)
@@ -111,14 +111,14 @@ def test_a_reason_has_no_value_in_it() -> None:
     reason = Contract({}, {"TOKEN": "client", "OTHER": "client"}).conflict(
         {"TOKEN": "s3cret", "OTHER": "1"}, restored=True
     )
-    assert "s3cret" not in reason
-    assert '"env: {OTHER: ..., TOKEN: ...}"' in reason
+    assert "s3cret" not in str(reason)
+    assert '"env: {OTHER: ..., TOKEN: ...}"' in str(reason)
 
 
 def test_a_home_with_packages_declines(tmp_path: Path) -> None:
     assert Contract({}, {}).conflict({"HOME": str(tmp_path)}) is None
     (tmp_path / ".local/lib" / f"python3.{sys.version_info[1]}" / "site-packages").mkdir(parents=True)
-    assert Contract({}, {}).conflict({"HOME": str(tmp_path)}).startswith("HOME has packages of its own in ")
+    assert str(Contract({}, {}).conflict({"HOME": str(tmp_path)})).startswith("HOME has packages of its own in ")
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,11 @@ def test_library_path_counts_where_libraries_lie(tmp_path: Path) -> None:
     (other / "libz.so").touch()
     bare, with_full, both = Contract({}, {}), f"{full}", f"{full}:{other}"
     assert bare.conflict({"LD_LIBRARY_PATH": f"{empty}:/absent"}) is None
-    assert f"LD_LIBRARY_PATH names {full}, " in bare.conflict({"LD_LIBRARY_PATH": with_full})
+    assert f"LD_LIBRARY_PATH names {full}, " in str(bare.conflict({"LD_LIBRARY_PATH": with_full}))
     kept = Contract({"LD_LIBRARY_PATH": both}, {})
     assert kept.conflict({"LD_LIBRARY_PATH": f"{full}:{empty}:{other}"}) is None
-    assert "another order" in kept.conflict({"LD_LIBRARY_PATH": f"{other}:{full}"})
-    assert f"names {other}, " in kept.conflict({"LD_LIBRARY_PATH": with_full})
+    assert "another order" in str(kept.conflict({"LD_LIBRARY_PATH": f"{other}:{full}"}))
+    assert f"names {other}, " in str(kept.conflict({"LD_LIBRARY_PATH": with_full}))
 
 
 def test_reads_have_all_readers_and_leave_out_those_that_go_through_everything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +225,7 @@ def test_locale_is_that_of_a_new_interpreter(start: dict[str, str], variables: d
 def test_another_text_encoding_declines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(python_locale, "charset", lambda values: values.get("LANG", "").partition(".")[2].lower())
     reason = Contract({"LANG": "C.utf8"}, {}).conflict({"LANG": "de_DE.iso88591"}, restored=True)
-    assert reason.startswith(
+    assert str(reason).startswith(
         "LANG does not fit: its text encoding is iso88591, and the modules were imported with utf8"
     )
     assert Contract({"LANG": "x.utf8"}, {}, utf8_mode=0).conflict({"LC_ALL": "C"}) is not None
