@@ -201,7 +201,7 @@ def test_only_a_file_of_a_build_is_overwritten(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="cannot be read"):
         values.check(file)
-    with pytest.raises(ConfigError, match="is a folder"):
+    with pytest.raises(ConfigError, match="is a directory"):
         values.check(tmp_path)
 
 
