@@ -38,7 +38,7 @@ class ImportTrace:
     """Writes one event ``imports`` for every outermost import of a thread, with all that it brought along.
 
     Args:
-        timeline: where the events go; looked at anew at each event, so that a fork may put another in its place.
+        timeline: where the events go; read at each event, so that a fork may put another in its place.
 
     Attributes:
         timeline: as given.

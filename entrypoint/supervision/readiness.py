@@ -20,7 +20,7 @@ class ReadinessProbe:
         port: TCP port of the server.
         path: health path, such as ``/health``.
         interval: seconds between two questions.
-        patience: seconds after which a question without an answer is dropped and asked anew.
+        patience: seconds after which a question without an answer is dropped and asked again.
     """
 
     def __init__(self, host: str, port: int, path: str, interval: float = 0.02, patience: float = 5.0) -> None:

@@ -183,7 +183,7 @@ class Warmer:
             self._was_ready = True
 
     def _settle(self) -> None:
-        """Find the targets' files anew, and share the budget out among them."""
+        """Find the targets' files again, and share the budget out among them."""
         seen: set[tuple[int, int]] = set()
         settled = {name: self._find(name, seen) for name in self._tracker.names}
         room = budget(self._options.budget, self._pins.size)

@@ -174,7 +174,7 @@ def start_fork_server(fork_request: ForkRequest | None, inherited: Iterable[int]
     mine, its = (
         fd_passing.move_high(end.detach(), taken) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     )
-    requester = os.getpid()
+    parent = os.getpid()
     pid = fork()
     if pid:
         os.close(its)
@@ -183,7 +183,7 @@ def start_fork_server(fork_request: ForkRequest | None, inherited: Iterable[int]
         os.close(mine)
         fd_passing.close([*inherited, *(fork_request.files if fork_request else [])])
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != requester:
+        if os.getppid() != parent:
             os._exit(0)  # it ended before it could be told of
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # from a terminal, no traceback
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an import may have ignored it, and so our own children

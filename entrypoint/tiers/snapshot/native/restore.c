@@ -91,7 +91,7 @@ static int collides(const struct restore *restore) {
   return 0;
 }
 
-/* The kernel chose a place for the vdso where the captured process has something.  It chooses anew at each exec (ASLR,
+/* The kernel chose a place for the vdso where the captured process has something.  It chooses again at each exec (ASLR,
  * which a container cannot switch off): execute the same again.  The count of tries is a digit after the report's
  * number. */
 static void execute_again(struct restore *restore) {
