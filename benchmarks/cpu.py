@@ -15,8 +15,9 @@ from pathlib import Path
 
 import docker
 from platformdirs import user_cache_path
-from warmimage.bench.result import load, write_whole
+from warmimage.bench.result import load
 from warmimage.console import note
+from warmimage.files import write_whole
 
 from benchmarks import demo
 from tests.docs.benchmarks import RESULTS

@@ -19,6 +19,7 @@ from .entrypoint.plan import (
 __all__ = [
     "MODEL_PATH",
     "SCHEMA_VERSION",
+    "SNAPSHOT",
     "BasePlan",
     "CachesPlan",
     "ClosurePlan",
@@ -33,3 +34,6 @@ __all__ = [
 
 #: Where the model is in a container, for every way that brings its weights there.
 MODEL_PATH = "/model"
+
+#: The tier that only an image with a snapshot has.
+SNAPSHOT = "snapshot"

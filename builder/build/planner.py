@@ -19,6 +19,7 @@ from ..errors import ConfigError, EnvironmentLacks
 from ..inputs import base_image, lock, model, wheels
 from ..plan import (
     MODEL_PATH,
+    SNAPSHOT,
     BasePlan,
     ClosurePlan,
     EnginePlan,
@@ -32,9 +33,6 @@ from ..plan import (
 
 #: The product's own directory in an image, the user's home, and the virtual environment that compose installs into.
 FOLDERS = Folders(root="/opt/warmimage", home="/home/warmimage", engine="/opt/engine")
-
-#: The tier that only an image with a snapshot has.
-SNAPSHOT = "snapshot"
 
 _TIERS = tuple(tier.name for tier in TIERS)
 

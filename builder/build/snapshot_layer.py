@@ -17,10 +17,11 @@ from ..docker_api import buildkit, daemon, temporary_container
 from ..docker_api.buildkit import Builder, Progress
 from ..entrypoint.tiers.snapshot.native import native_digest
 from ..errors import ConfigError, EnvironmentLacks
+from ..image import snapshot_facts
 from ..image.read import plan_of
 from ..plan import Plan, SnapshotPlan
 from ..rendering.dockerfile import snapshot_dockerfile
-from . import compile_caches, planner, record_closure, snapshot_facts
+from . import compile_caches, planner, record_closure
 
 
 def of_image(

@@ -74,9 +74,9 @@ def bench(
         --against-args="--model /model" --gpus all --report starts.html
     """
     from ..bench import session, tables, verdict
-    from ..bench.result import write_whole
     from ..console import product, warn
     from ..docker_api import daemon
+    from ..files import write_whole
     from .options import variables
 
     states = _states(state)

@@ -17,15 +17,15 @@ from docker.models.containers import Container
 from ruamel.yaml import YAML
 
 from .. import __version__, engines
-from ..bench.result import write_whole
-from ..build.snapshot_facts import Captured
 from ..docker_api import daemon, temporary_container
 from ..entrypoint.environment.import_environment import NATIVE
 from ..entrypoint.environment.reapply import READERS
 from ..entrypoint.environment.reapply_devices import DEVICE_HANDLERS
 from ..entrypoint.settings import last_value
 from ..errors import ConfigError, WarmimageError
+from ..files import write_whole
 from ..image.read import ImageReport
+from ..image.snapshot_facts import Captured
 from ..plan import Plan
 
 FILE_NAME = "values.generated.yaml"

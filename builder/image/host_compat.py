@@ -9,10 +9,9 @@ from typing import Any
 
 import docker
 
-from ..build.planner import SNAPSHOT
-from ..build.snapshot_facts import Captured
 from ..entrypoint.tiers.snapshot.manifest import cpu_features
-from ..plan import Plan
+from ..plan import SNAPSHOT, Plan
+from .snapshot_facts import Captured
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 import docker
 from docker.models.images import Image
 
-from ..build import snapshot_facts
-from ..build.snapshot_facts import Captured
 from ..docker_api import daemon
 from ..errors import ConfigError
 from ..plan import Plan
+from . import snapshot_facts
+from .snapshot_facts import Captured
 
 PURPOSES = (
     "base",

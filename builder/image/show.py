@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from ..build.snapshot_facts import Captured
 from ..console import human_bytes
 from .host_compat import Declined
 from .read import ImageReport
+from .snapshot_facts import Captured
 
 
 def to_json(report: ImageReport, host: Sequence[Declined]) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from warmimage.bench import tables, verdict
-from warmimage.bench.result import Result, load, write_whole
+from warmimage.bench.result import Result, load
 from warmimage.errors import ConfigError, GateMissed
+from warmimage.files import write_whole
 
 from .bench_facts import result, run, runs
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import docker
 import pytest
-from warmimage.build import planner, record_closure, snapshot_facts
-from warmimage.build.snapshot_facts import Captured
+from warmimage.build import planner, record_closure
 from warmimage.config.model import Config
 from warmimage.docker_api import container_options
 from warmimage.docker_api.container_options import Options
 from warmimage.entrypoint.tiers.snapshot.manifest import cpu_features
 from warmimage.errors import EnvironmentLacks, WarmimageError
-from warmimage.image import host_compat, show
+from warmimage.image import host_compat, show, snapshot_facts
 from warmimage.image.host_compat import Declined
 from warmimage.image.read import ImageReport
+from warmimage.image.snapshot_facts import Captured
 from warmimage.plan import CachesPlan, ClosurePlan, Plan
 from warmimage.rendering import dockerfile
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from warmimage.build.snapshot_facts import Captured
 from warmimage.config.model import Config
 from warmimage.engines import adapters
 from warmimage.errors import ConfigError
 from warmimage.helm import values
 from warmimage.helm.values import Built
+from warmimage.image.snapshot_facts import Captured
 from warmimage.plan import Plan
 
 from tests.builder.facts import plan_of
