@@ -13,7 +13,7 @@ from typing import Any
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
-from .entrypoint.timeline import DEFAULT_PATH
+from .entrypoint.timeline import DEFAULT_PATH as DEFAULT_PATH
 
 Event = dict[str, Any]
 
