@@ -80,7 +80,7 @@ def test_an_image_built_again_is_not_captured_again(
 
 
 def test_an_image_with_a_snapshot_gets_no_second_one(transformers_image: str) -> None:
-    assert "the image has a snapshot already" in warmimage("snapshot", transformers_image, code=3).stderr
+    assert "the image already has a snapshot" in warmimage("snapshot", transformers_image, code=3).stderr
 
 
 def test_a_snapshot_is_added_to_an_image_without_one(
