@@ -218,14 +218,19 @@ def _split(name: str) -> dict[str, str]:
 
 
 def _metrics_path(plan: Plan) -> str:
-    adapter = engines.get(plan.engine.name)
+    adapter = engines.adapters().get(plan.engine.name)
+    if not adapter:  # the image's engine is registered on the machine that built it, and not here
+        return ""
     served = not adapter.metrics_flag or adapter.metrics_flag in plan.engine.args
     return adapter.metrics_path if served else ""
 
 
 def gpus(plan: Plan) -> int:
     """Return how many GPUs one server uses with the engine's arguments in the image."""
-    parallelism = engines.get(plan.engine.name).parallelism
+    adapter = engines.adapters().get(plan.engine.name)
+    if not adapter:
+        return 1
+    parallelism = adapter.parallelism
     command = [_dashed(word) for word in (*plan.engine.command, *plan.engine.args)]
     count = math.prod(_count(command, flags) or 1 for flags in parallelism.factors)
     if parallelism.sharing_flag not in command:
